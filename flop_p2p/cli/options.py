@@ -1,0 +1,127 @@
+"""Flags that `simulate` and `compare` share: each one overrides one key of `experiment.toml`.
+
+Type, help and default come from the settings themselves, so that a flag cannot drift from its key.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from flop_p2p.config import PRESETS, ExperimentSettings, load_experiment
+
+SHARED_FLAGS = {
+    "--data": "data.source",
+    "--data-path": "data.path",
+    "--partition": "data.partition",
+    "--sites": "data.sites",
+    "--min-site-images": "data.min_site_images",
+    "--small-sites": "data.small_sites",
+    "--exclude-site": "data.exclude_sites",
+    "--split": "data.split",
+    "--limit-images": "data.limit_images",
+    "--image-size": "data.image_size",
+    "--channels": "data.channels",
+    "--path-column": "data.path_column",
+    "--label-column": "data.label_column",
+    "--patient-column": "data.patient_column",
+    "--site-column": "data.site_column",
+    "--model": "model.name",
+    "--private": "model.private",
+    "--batch-norm": "model.batch_norm",
+    "--weights": "model.weights",
+    "--mixing-weights": "topology.weights",
+    "--weighting": "topology.weighting",
+    "--rounds": "training.rounds",
+    "--local-epochs": "training.local_epochs",
+    "--local-steps": "training.local_steps",
+    "--batch-size": "training.batch_size",
+    "--optimizer": "training.optimizer",
+    "--lr": "training.lr",
+    "--momentum": "training.momentum",
+    "--weight-decay": "training.weight_decay",
+    "--schedule": "training.schedule",
+    "--optimizer-state": "training.optimizer_state",
+    "--head-loss": "training.head_loss",
+    "--class-weights": "training.class_weights",
+    "--sampling": "training.sampling",
+    "--augment": "training.augmentation",
+    "--early-stopping": "training.early_stopping",
+    "--participation": "training.participation",
+    "--late-sites": "late_sites",
+    "--evaluate-every": "evaluate_every",
+    "--device": "device",
+    "--seed": "seed",
+}
+DATA_FLAGS = {flag: key for flag, key in SHARED_FLAGS.items() if key.startswith("data.") or key == "seed"}
+
+Command = Callable[..., None]
+
+
+def experiment_options(flags: dict[str, str]) -> Callable[[Command], Command]:
+    """Give a command ``settings: ExperimentSettings``, read from a file, ``--preset`` and ``flags``.
+
+    ``flags`` maps a flag to the dotted key that it overrides. The command keeps its other parameters.
+
+    Raises (when the command runs):
+        ConfigError: an unknown preset or key, or a value out of range.
+    """
+    names = {flag.removeprefix("--").replace("-", "_"): (flag, key) for flag, key in flags.items()}
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def run(experiment: Path | None = None, preset: str | None = None, **values: Any) -> None:
+            overrides = {
+                key: value
+                for name, (_, key) in names.items()
+                if (value := values.pop(name, None)) is not None and value != []
+            }
+            command(settings=load_experiment(experiment, preset, overrides), **values)
+
+        own = [p for name, p in inspect.signature(command).parameters.items() if name != "settings"]
+        parameters = [
+            _parameter("experiment", Path, typer.Argument(help="experiment.toml with settings")),
+            _parameter("preset", str, typer.Option("--preset", help=f"start from {' or '.join(PRESETS)}")),
+            *(_parameter(name, *_option(flag, key)) for name, (flag, key) in names.items()),
+            *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own),
+        ]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        return run
+
+    return decorate
+
+
+def _parameter(name: str, kind: Any, info: Any) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, info]
+    )
+
+
+def _option(flag: str, key: str) -> tuple[Any, Any]:
+    """Type and typer option of a settings field. Text is validated by the settings themselves."""
+    field = _field(key)
+    kinds = [kind for kind in get_args(field.annotation) if kind is not type(None)] or [field.annotation]
+    default = field.default
+    if isinstance(default, tuple):
+        kind: Any = str if default else list[str]
+        default = ",".join(map(str, default))
+    elif get_origin(kinds[0]) is Literal or isinstance(kinds[0], str | int):
+        kind = int if any(isinstance(choice, int) for choice in kinds) else str
+    else:
+        kind = kinds[0]
+    default_text = f" [dim]\\[default: {default}][/dim]" if default not in (None, "") else ""
+    return kind, typer.Option(flag, help=f"{field.description}{default_text}")
+
+
+def _field(key: str) -> FieldInfo:
+    model: type[BaseModel] = ExperimentSettings
+    *sections, name = key.split(".")
+    for section in sections:
+        model = model.model_fields[section].annotation  # type: ignore[assignment]
+    return model.model_fields[name]

@@ -1,0 +1,101 @@
+"""Settings of a simulation or comparison: `experiment.toml`, presets, and what flags override."""
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from flop_p2p.config.base import Settings, read_toml, validate
+from flop_p2p.config.data import DataSettings
+from flop_p2p.config.model import ModelSettings
+from flop_p2p.config.topology import TopologySettings
+from flop_p2p.config.training import TrainingSettings
+from flop_p2p.errors import ConfigError
+
+PRESETS = ("quick", "flop-paper")
+
+MethodName = Literal[
+    "majority", "local", "pooled", "fedavg", "fedavg-ft", "flop", "dfedavg", "p2p-flop", "p2p-flop-alt"
+]
+
+
+class ComparisonSettings(Settings):
+    """What `flop-p2p compare` runs beside the settings that all its runs share."""
+
+    methods: tuple[MethodName, ...] = Field(
+        ("local", "fedavg", "flop", "p2p-flop"), min_length=1, description="methods to compare"
+    )
+    topologies: tuple[str, ...] = Field(("ring",), min_length=1, description="topologies of the gossip methods")
+    seeds: int = Field(5, ge=1, description="number of seeds, counted up from --seed")
+    lr_grid: tuple[float, ...] = Field(
+        (), description="learning rates to choose from on validation data, for each method by itself"
+    )
+    target_accuracy: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="accuracy whose first round is reported; default that of flop less one point",
+    )
+
+
+class ExperimentSettings(Settings):
+    """Everything that decides a simulation. The same settings and seed give the same `metrics.jsonl`."""
+
+    method: MethodName = Field("p2p-flop", description="what to simulate")
+    seed: int = Field(0, ge=0, description="decides partition, splits, initial weights, batches and schedules")
+    device: str = Field("cpu", description="cpu or cuda")
+    evaluate_every: int = Field(1, ge=0, description="rounds between evaluations; 0 evaluates after the last only")
+    late_sites: int = Field(0, ge=0, description="sites that join after training and train only their head")
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    topology: TopologySettings = TopologySettings()
+    training: TrainingSettings = TrainingSettings()
+    comparison: ComparisonSettings = ComparisonSettings()
+
+
+def load_experiment(
+    path: Path | None = None, preset: str | None = None, overrides: Mapping[str, Any] | None = None
+) -> ExperimentSettings:
+    """Settings from a preset, then `experiment.toml`, then overrides such as ``{"training.lr": 0.1}``.
+
+    Raises:
+        ConfigError: an unknown preset or key, or a value out of range; one line that names it.
+    """
+    values: dict[str, Any] = {}
+    origin = "command line"
+    if preset is not None:
+        values = _read_preset(preset)
+        origin = f"preset {preset}"
+    if path is not None:
+        _merge(values, read_toml(path))
+        origin = str(path)
+    if values:
+        validate(ExperimentSettings, values, origin)
+    for dotted, value in (overrides or {}).items():
+        *sections, key = dotted.split(".")
+        _merge(values, _nested(sections, {key: value}))
+    return validate(ExperimentSettings, values, "command line" if overrides else origin)
+
+
+def _read_preset(name: str) -> dict[str, Any]:
+    if name not in PRESETS:
+        raise ConfigError(f"--preset {name}: no such preset; there are {', '.join(PRESETS)}")
+    with resources.as_file(resources.files("flop_p2p.config") / "presets" / f"{name}.toml") as file:
+        return read_toml(file)
+
+
+def _nested(sections: list[str], leaf: dict[str, Any]) -> dict[str, Any]:
+    for section in reversed(sections):
+        leaf = {section: leaf}
+    return leaf
+
+
+def _merge(base: dict[str, Any], other: Mapping[str, Any]) -> None:
+    """Lay ``other`` over ``base``, section by section."""
+    for key, value in other.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = dict(value) if isinstance(value, Mapping) else value

@@ -1,0 +1,62 @@
+"""Every error that a user can meet, each with the exit code of the command line.
+
+    FlopError             1   base class, never raised itself
+    ├── ConfigError       3   a setting or a file of settings is wrong
+    ├── DataError         4   a data set cannot be read, or a partition leaves a site empty
+    ├── TopologyError     5   a graph, schedule or mixing matrix cannot be used
+    ├── SplitError        6   the split into body and head is wrong
+    ├── ModelError        7   a model cannot be built or its weights cannot be loaded
+    ├── TrainingError     8   training diverged or cannot go on
+    └── RunError          9   a run directory cannot be written, resumed or read
+
+Exit code 2 is a wrong command line, 130 an interruption with Ctrl-C. A message is one line that says
+what is wrong, where, and how to mend it.
+"""
+
+
+class FlopError(Exception):
+    """Base of all errors of flop-p2p. ``str(error)`` is one line for the user."""
+
+    exit_code = 1
+
+
+class ConfigError(FlopError):
+    """A setting, or a file of settings, is wrong."""
+
+    exit_code = 3
+
+
+class DataError(FlopError):
+    """A data set cannot be read, or cannot be split over the sites as asked."""
+
+    exit_code = 4
+
+
+class TopologyError(FlopError):
+    """A graph, a schedule or a mixing matrix cannot be used."""
+
+    exit_code = 5
+
+
+class SplitError(FlopError):
+    """A model cannot be split into body and head as asked."""
+
+    exit_code = 6
+
+
+class ModelError(FlopError):
+    """A model cannot be built, or its weights cannot be loaded."""
+
+    exit_code = 7
+
+
+class TrainingError(FlopError):
+    """Training diverged or cannot go on."""
+
+    exit_code = 8
+
+
+class RunError(FlopError):
+    """A run directory cannot be written, resumed or read."""
+
+    exit_code = 9
