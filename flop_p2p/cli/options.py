@@ -106,15 +106,14 @@ def _parameter(name: str, kind: Any, info: Any) -> inspect.Parameter:
 def _option(flag: str, key: str) -> tuple[Any, Any]:
     """Type and typer option of a settings field. Text is validated by the settings themselves."""
     field = _field(key)
-    kinds = [kind for kind in get_args(field.annotation) if kind is not type(None)] or [field.annotation]
+    options = [kind for kind in get_args(field.annotation) if kind is not type(None)]
+    kind = options[0] if type(None) in get_args(field.annotation) else field.annotation
     default = field.default
     if isinstance(default, tuple):
-        kind: Any = str if default else list[str]
+        kind = str if default else list[str]
         default = ",".join(map(str, default))
-    elif get_origin(kinds[0]) is Literal or isinstance(kinds[0], str | int):
-        kind = int if any(isinstance(choice, int) for choice in kinds) else str
-    else:
-        kind = kinds[0]
+    elif get_origin(kind) is Literal:
+        kind = type(get_args(kind)[0])
     default_text = f" [dim]\\[default: {default}][/dim]" if default not in (None, "") else ""
     return kind, typer.Option(flag, help=f"{field.description}{default_text}")
 

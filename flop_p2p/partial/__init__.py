@@ -1,0 +1,7 @@
+"""The split into a shared body and a private head, and the contiguous vectors behind them."""
+
+from flop_p2p.partial.schema import Schema, TensorSpec
+from flop_p2p.partial.split import Split, share_everything, split_model
+from flop_p2p.partial.vector import bind, flatten
+
+__all__ = ["Schema", "Split", "TensorSpec", "bind", "flatten", "share_everything", "split_model"]
