@@ -1,13 +1,22 @@
 """Settings of the data and of its partition over sites."""
 
+import math
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field, field_validator
 
 from flop_p2p.config.base import Settings
 
 Source = Literal["medmnist", "idx", "folder", "image-csv", "csv", "digits", "breast-cancer"]
+PartitionKind = Literal["iid", "dirichlet", "shards", "quantity", "natural"]
+
+
+class Partition(NamedTuple):
+    """A parsed partition; ``parameter`` is ALPHA or K, and 0 where there is none."""
+
+    kind: PartitionKind
+    parameter: float = 0.0
 
 
 class DataSettings(Settings):
@@ -36,6 +45,12 @@ class DataSettings(Settings):
     patient_column: str | None = Field(None, description="csv and image-csv: column with the patient")
     site_column: str | None = Field(None, description="csv and image-csv: column with the site")
 
+    @field_validator("partition")
+    @classmethod
+    def _known_partition(cls, value: str) -> str:
+        parse_partition(value)
+        return value
+
     @field_validator("split", mode="before")
     @classmethod
     def _split_from_text(cls, value: object) -> object:
@@ -48,3 +63,29 @@ class DataSettings(Settings):
         if train <= 0 or test <= 0 or validation < 0 or abs(sum(value) - 1) > 1e-6:
             raise ValueError("training and test fractions must be positive and all three sum to 1")
         return value
+
+
+def parse_partition(text: str) -> Partition:
+    """The kind of a partition and its parameter.
+
+    Raises:
+        ValueError: ``text`` is none of ``iid``, ``natural``, ``dirichlet:ALPHA``, ``quantity:ALPHA``, ``shards:K``.
+    """
+    match text.split(":"):
+        case ["iid" | "natural" as kind]:
+            return Partition(kind)
+        case ["dirichlet" | "quantity" as kind, alpha] if _is_positive(alpha):
+            return Partition(kind, float(alpha))
+        case ["shards", classes] if classes.isdecimal() and int(classes) > 0:
+            return Partition("shards", int(classes))
+        case _:
+            raise ValueError(
+                "a partition is iid, natural, dirichlet:ALPHA, quantity:ALPHA or shards:K, for example dirichlet:0.3"
+            )
+
+
+def _is_positive(text: str) -> bool:
+    try:
+        return 0 < float(text) < math.inf
+    except ValueError:
+        return False

@@ -1,0 +1,6 @@
+"""Data sets, their partition over sites, and the sites' fixed splits."""
+
+from flop_p2p.data.dataset import Dataset
+from flop_p2p.data.load import FederatedData, SiteSplit, load_federated
+
+__all__ = ["Dataset", "FederatedData", "SiteSplit", "load_federated"]

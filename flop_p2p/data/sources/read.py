@@ -1,0 +1,65 @@
+"""One entry to all sources: reading, the limit on the number of samples, and the number of channels."""
+
+import numpy as np
+
+from flop_p2p.config import DataSettings
+from flop_p2p.data.dataset import Array, Dataset
+from flop_p2p.data.sources.bundled import read_breast_cancer, read_digits
+from flop_p2p.data.sources.idx import read_idx_folder
+from flop_p2p.data.sources.medmnist import read_medmnist
+from flop_p2p.data.sources.paths import resolve_path
+from flop_p2p.data.subset import draw_subset
+from flop_p2p.errors import ConfigError, DataError
+
+
+def read_source(settings: DataSettings, rng: np.random.Generator) -> Dataset:
+    """All samples of the source, or ``limit_images`` of them drawn with ``rng``.
+
+    Raises:
+        ConfigError: an option that this source needs is missing, or one that it cannot honour is given.
+        DataError: the data cannot be read.
+    """
+    if settings.image_size is not None and settings.source not in ("folder", "image-csv"):
+        raise ConfigError(f"--image-size resizes images of folder and image-csv, not of {settings.source}")
+    dataset = _read(settings)
+    dataset = dataset.take(draw_subset(dataset.labels, settings.limit_images, rng))
+    if settings.channels is None:
+        return dataset
+    if not dataset.is_image:
+        raise ConfigError(f"--channels {settings.channels}: {dataset.name} is a table, not images")
+    return Dataset(
+        dataset.name,
+        with_channels(dataset.inputs, settings.channels),
+        dataset.labels,
+        dataset.class_names,
+        dataset.task,
+        dataset.sites,
+        dataset.patients,
+    )
+
+
+def _read(settings: DataSettings) -> Dataset:
+    match settings.source:
+        case "digits":
+            return read_digits()
+        case "breast-cancer":
+            return read_breast_cancer()
+        case "medmnist":
+            return read_medmnist(resolve_path(settings, "file"))
+        case "idx":
+            return read_idx_folder(resolve_path(settings, "folder"))
+        case _:
+            raise DataError(f"--data {settings.source} cannot be read yet")
+
+
+def with_channels(images: Array, channels: int) -> Array:
+    """Images uint8 ``[samples, 1 or 3, height, width]`` with so many channels; grey is the luma of ITU-R 601."""
+    if images.shape[1] == channels:
+        return images
+    if channels == 3:
+        return np.repeat(images, 3, axis=1)
+    grey = np.empty((len(images), 1, *images.shape[2:]), np.uint8)
+    for start in range(0, len(images), 256):
+        block = images[start : start + 256].astype(np.uint32)
+        grey[start : start + 256, 0] = (299 * block[:, 0] + 587 * block[:, 1] + 114 * block[:, 2] + 500) // 1000
+    return grey
