@@ -1,5 +1,6 @@
 """MedMNIST-style `.npz` files (Yang et al. 2023, https://medmnist.com)."""
 
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -10,6 +11,8 @@ from flop_p2p.data.dataset import Array, Dataset, single_label_task
 from flop_p2p.errors import DataError
 
 PARTS = ("train", "val", "test")
+# What zipfile and numpy raise for damaged, foreign, encrypted and oversized archives.
+DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, RuntimeError, MemoryError)
 
 
 def read_medmnist(path: Path) -> Dataset:
@@ -57,7 +60,7 @@ def _read_arrays(path: Path) -> dict[str, Array]:
                     array = np.lib.format.read_array(file, allow_pickle=False)
                 is_column = name.endswith("_labels") and array.ndim == 2 and array.shape[1] == 1
                 arrays[name] = array[:, 0] if is_column else array
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+    except DAMAGE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: cannot read {name}, the file is truncated, corrupt or no .npz ({reason})") from error
     return arrays

@@ -1,15 +1,21 @@
 """One entry to all sources: reading, the limit on the number of samples, and the number of channels."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from flop_p2p.config import DataSettings
 from flop_p2p.data.dataset import Array, Dataset
 from flop_p2p.data.sources.bundled import read_breast_cancer, read_digits
+from flop_p2p.data.sources.folder import list_folder
 from flop_p2p.data.sources.idx import read_idx_folder
+from flop_p2p.data.sources.image_csv import list_image_csv
+from flop_p2p.data.sources.images import ImageList
 from flop_p2p.data.sources.medmnist import read_medmnist
 from flop_p2p.data.sources.paths import resolve_path
+from flop_p2p.data.sources.table import read_table
 from flop_p2p.data.subset import draw_subset
-from flop_p2p.errors import ConfigError, DataError
+from flop_p2p.errors import ConfigError
 
 
 def read_source(settings: DataSettings, rng: np.random.Generator) -> Dataset:
@@ -21,21 +27,24 @@ def read_source(settings: DataSettings, rng: np.random.Generator) -> Dataset:
     """
     if settings.image_size is not None and settings.source not in ("folder", "image-csv"):
         raise ConfigError(f"--image-size resizes images of folder and image-csv, not of {settings.source}")
+    if settings.source in ("folder", "image-csv"):
+        images = _list_images(settings)
+        images = images.take(draw_subset(images.labels, settings.limit_images, rng))
+        return images.decode(settings.image_size, settings.channels)
     dataset = _read(settings)
-    dataset = dataset.take(draw_subset(dataset.labels, settings.limit_images, rng))
+    if settings.limit_images is not None:
+        dataset = dataset.take(draw_subset(dataset.labels, settings.limit_images, rng))
     if settings.channels is None:
         return dataset
     if not dataset.is_image:
         raise ConfigError(f"--channels {settings.channels}: {dataset.name} is a table, not images")
-    return Dataset(
-        dataset.name,
-        with_channels(dataset.inputs, settings.channels),
-        dataset.labels,
-        dataset.class_names,
-        dataset.task,
-        dataset.sites,
-        dataset.patients,
-    )
+    return replace(dataset, inputs=with_channels(dataset.inputs, settings.channels))
+
+
+def _list_images(settings: DataSettings) -> ImageList:
+    if settings.source == "folder":
+        return list_folder(resolve_path(settings, "folder"))
+    return list_image_csv(resolve_path(settings, "file"), settings)
 
 
 def _read(settings: DataSettings) -> Dataset:
@@ -49,7 +58,7 @@ def _read(settings: DataSettings) -> Dataset:
         case "idx":
             return read_idx_folder(resolve_path(settings, "folder"))
         case _:
-            raise DataError(f"--data {settings.source} cannot be read yet")
+            return read_table(resolve_path(settings, "file"), settings)
 
 
 def with_channels(images: Array, channels: int) -> Array:
