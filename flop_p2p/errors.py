@@ -7,9 +7,10 @@
     ├── SplitError        6   the split into body and head is wrong
     ├── ModelError        7   a model cannot be built or its weights cannot be loaded
     ├── TrainingError     8   training diverged or cannot go on
-    └── RunError          9   a run directory cannot be written, resumed or read
+    ├── RunError          9   a run directory cannot be written, resumed or read
+    └── Interrupted     130   stopped with Ctrl-C; what there is was kept
 
-Exit code 2 is a wrong command line, 130 an interruption with Ctrl-C. A message is one line that says
+Exit code 2 is a wrong command line, 1 an error that we did not foresee. A message is one line that says
 what is wrong, where, and how to mend it.
 """
 
@@ -60,3 +61,9 @@ class RunError(FlopError):
     """A run directory cannot be written, resumed or read."""
 
     exit_code = 9
+
+
+class Interrupted(FlopError):
+    """Stopped with Ctrl-C (or SIGTERM) after what there is was kept."""
+
+    exit_code = 130

@@ -56,6 +56,7 @@ SHARED_FLAGS = {
     "--late-sites": "late_sites",
     "--evaluate-every": "evaluate_every",
     "--device": "device",
+    "--threads": "threads",
     "--seed": "seed",
 }
 DATA_FLAGS = {flag: key for flag, key in SHARED_FLAGS.items() if key.startswith("data.") or key == "seed"}

@@ -108,8 +108,8 @@ def _try_out(model: nn.Module, name: str, sample_shape: Sequence[int], outputs: 
     try:
         with torch.inference_mode():
             result = model(torch.zeros(2, *sample_shape))
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ModelError(f"{name} does not take samples of shape {tuple(sample_shape)}: {reason}") from error
     finally:
         model.train(training)

@@ -1,0 +1,51 @@
+"""A data set as tensors on a device, read in batches that are normalized on the way to the model."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flop_p2p.data import FederatedData
+
+Task = Literal["multiclass", "binary", "multilabel"]
+
+
+class Samples:
+    """All samples of a data set on one device, shared by every site of a simulation.
+
+    Images stay uint8 (a quarter of the memory of float32) and are normalized batch by batch.
+
+    Attributes:
+        inputs: uint8 images ``[samples, channels, height, width]`` or float32 tables ``[samples, features]``.
+        labels: int64 ``[samples]``, or float32 ``[samples, outputs]`` for ``multilabel``.
+        outputs: number of classes or labels.
+    """
+
+    def __init__(self, data: FederatedData, device: torch.device) -> None:
+        dataset = data.dataset
+        self.task: Task = dataset.task
+        self.outputs = len(dataset.class_names)
+        self.inputs = torch.from_numpy(np.ascontiguousarray(dataset.inputs)).to(device)
+        self.labels = torch.from_numpy(np.ascontiguousarray(dataset.labels)).to(device)
+        shape = (-1, 1, 1) if self.inputs.dim() == 4 else (-1,)
+        unit = 255.0 if self.inputs.dtype == torch.uint8 else 1.0
+        self._scale = torch.from_numpy(1 / (unit * data.std)).float().view(shape).to(device)
+        self._shift = torch.from_numpy(-data.mean / data.std).float().view(shape).to(device)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """``(features,)`` or ``(channels, height, width)``."""
+        return tuple(self.inputs.shape[1:])
+
+    def positions(self, indices: np.ndarray) -> Tensor:
+        """``indices`` into the data set, int64 ``[n]``, on the device of the samples."""
+        return torch.from_numpy(indices).to(self.inputs.device)
+
+    def batch(self, indices: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Normalized inputs, float32 ``[batch, ...]``, and labels of the samples at ``indices``."""
+        inputs = self.inputs[indices]
+        if augment is not None:
+            inputs = augment(inputs)
+        return torch.addcmul(self._shift, inputs.float(), self._scale), self.labels[indices]

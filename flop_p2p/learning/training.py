@@ -1,0 +1,122 @@
+"""Local training of one site: the gradient steps of a round on its own data."""
+
+from collections.abc import Collection
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from flop_p2p.config import TrainingSettings, learning_rate_factor
+from flop_p2p.data import build_augmentation
+from flop_p2p.errors import TrainingError
+from flop_p2p.learning.batches import round_batches
+from flop_p2p.learning.objective import build_objective
+from flop_p2p.learning.samples import Samples
+from flop_p2p.seeding import derive, derive_int
+
+Phase = Literal["joint", "alternating", "head"]
+
+
+class Learner:
+    """Trains one site's model in place, so that tensors that are views into a body vector stay so.
+
+    Args:
+        name: the site; with the seed and the round it decides the order of samples, so that a round can be
+            repeated alone.
+        head: names of the model's private parameters.
+        indices: the site's training samples, int64 ``[training samples]``.
+        sites: how many sites' data these are (more than one for pooled training).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        head: Collection[str],
+        samples: Samples,
+        indices: np.ndarray,
+        settings: TrainingSettings,
+        seed: int,
+        sites: int = 1,
+    ) -> None:
+        self.name = name
+        self.model = model
+        self.optimizer = _optimizer(model, settings)
+        trained = {key: tensor for key, tensor in model.named_parameters() if tensor.requires_grad}
+        self._body = [tensor for key, tensor in trained.items() if key not in head]
+        self._head = [tensor for key, tensor in trained.items() if key in head]
+        self._samples = samples
+        self._indices = samples.positions(indices)
+        self._labels = samples.labels[self._indices].cpu().numpy()
+        self._objective = build_objective(samples, self._indices, settings)
+        self._augment = build_augmentation(settings.augmentation)
+        self._settings = settings
+        self._seed = seed
+        self._sites = sites
+
+    def train(self, round_index: int, phase: Phase = "joint") -> float:
+        """Train one round, counted from 0, and return the mean loss over its gradient steps.
+
+        ``joint`` trains body and head together (FLOP, FedPer), ``head`` the head alone; ``alternating`` takes
+        the first half of the steps for the head and the second for the body (FedRep, DFedAlt), so that every
+        phase takes the same number of gradient steps.
+
+        Raises:
+            TrainingError: the loss is no longer finite.
+        """
+        generator = derive(self._seed, "batches", self.name, round_index)
+        batches = round_batches(self._labels, self._settings, generator, self._sites)
+        self._start_round(round_index)
+        if phase == "alternating":
+            half = (len(batches) + 1) // 2
+            total = self._steps(batches[:half], frozen=self._body) + self._steps(batches[half:], frozen=self._head)
+        else:
+            total = self._steps(batches, frozen=self._body if phase == "head" else [])
+        mean = float(total) / len(batches)
+        if not np.isfinite(mean):
+            raise TrainingError(
+                f"site {self.name}, round {round_index + 1}: the loss is {mean}; training diverged, lower --lr"
+            )
+        return mean
+
+    def _start_round(self, round_index: int) -> None:
+        settings = self._settings
+        if settings.optimizer_state == "reset":
+            self.optimizer.state.clear()
+        factor = learning_rate_factor(settings.schedule, round_index, settings.rounds)
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.lr * factor
+        # Dropout and augmentation draw from torch's global generator.
+        torch.manual_seed(derive_int(self._seed, "torch", self.name, round_index))
+        self.model.train()
+
+    def _steps(self, batches: list[np.ndarray], frozen: list[nn.Parameter]) -> Tensor:
+        total = torch.zeros((), device=self._samples.inputs.device)
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        for positions in batches:
+            inputs, labels = self._samples.batch(self._indices[torch.from_numpy(positions)], self._augment)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self._objective.loss(self.model(inputs), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            total += loss.detach()
+        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        return total
+
+
+def _optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
+    parameters = model.parameters()
+    decay = settings.weight_decay
+    match settings.optimizer:
+        case "sgd":
+            return torch.optim.SGD(
+                parameters, lr=settings.lr, momentum=settings.momentum, weight_decay=decay, fused=True
+            )
+        case "adam":
+            return torch.optim.Adam(parameters, lr=settings.lr, weight_decay=decay, fused=True)
+        case "adamw":
+            return torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=decay, fused=True)
