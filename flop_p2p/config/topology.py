@@ -17,8 +17,10 @@ class TopologySettings(Settings):
         "ring",
         description="a family such as ring, full, torus, base:1, epidemic:2, or a topology file ending in .toml",
     )
-    weights: MixingWeights = Field(
-        "metropolis-hastings", description="how edges get their mixing weights (static graphs)"
+    weights: MixingWeights | None = Field(
+        None,
+        description="mixing weights of a static graph: metropolis-hastings, uniform, maximum-degree or given; default "
+        "those given in a topology file, else metropolis-hastings (uniform for directed graphs)",
     )
     weighting: Weighting = Field(
         "uniform", description="whether all sites count the same or by their number of training samples"
