@@ -1,0 +1,64 @@
+"""Sites that join after training: they adopt a body and train only their own head."""
+
+import copy
+from collections.abc import Sequence
+
+from torch import nn
+
+from flop_p2p.config import ExperimentSettings
+from flop_p2p.data import SiteSplit
+from flop_p2p.errors import ConfigError
+from flop_p2p.learning import Metrics, Phase
+from flop_p2p.partial import bind
+from flop_p2p.seeding import derive
+from flop_p2p.simulation.engine import Simulation
+
+
+def draw_late_sites(
+    settings: ExperimentSettings, sites: Sequence[SiteSplit]
+) -> tuple[tuple[SiteSplit, ...], tuple[SiteSplit, ...]]:
+    """The sites that take part, and those that the seed draws to join late, both ascending by name.
+
+    Raises:
+        ConfigError: no two sites would be left to take part.
+    """
+    if settings.late_sites and len(sites) - settings.late_sites < 2:
+        raise ConfigError(f"--late-sites {settings.late_sites} leaves fewer than 2 of {len(sites)} sites to take part")
+    late = set(derive(settings.seed, "late").choice(len(sites), settings.late_sites, replace=False).tolist())
+    present = tuple(site for position, site in enumerate(sites) if position not in late)
+    return present, tuple(sites[position] for position in sorted(late))
+
+
+def join_late(simulation: Simulation, late: Sequence[SiteSplit]) -> dict[str, Metrics]:
+    """Let each late site adopt the body of a site drawn by the seed, its neighbour, and train its head.
+
+    It trains for as many rounds as the others did. Where nothing is exchanged (`local`), there is no body to
+    adopt and the site trains its whole model.
+
+    Returns:
+        metrics of each late site on its own test split.
+    """
+    results = {}
+    for site in late:
+        model = _adopted_model(simulation, site)
+        if simulation.method.trains:
+            phase: Phase = "joint" if _is_local(simulation) else "head"
+            learner = simulation.learner(site.name, model, site.train)
+            for round_index in range(simulation.progress.round):
+                learner.train(round_index, phase)
+        results[site.name] = simulation.evaluate_model(model, site, site.test)
+    return results
+
+
+def _is_local(simulation: Simulation) -> bool:
+    return simulation.method.exchange == "none" and not simulation.method.pooled
+
+
+def _adopted_model(simulation: Simulation, site: SiteSplit) -> nn.Module:
+    """A new model with its initial head and the body of a neighbour."""
+    model = copy.deepcopy(simulation.blueprint.template)
+    if not _is_local(simulation):
+        bodies = simulation.population.bodies
+        neighbour = int(derive(simulation.settings.seed, "adopt", site.name).integers(len(bodies)))
+        bind(model, simulation.blueprint.split.body, bodies[neighbour].clone())
+    return model

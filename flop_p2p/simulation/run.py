@@ -1,0 +1,132 @@
+"""One run from settings to a finished run directory."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flop_p2p.config import ExperimentSettings
+from flop_p2p.data import FederatedData, SiteSplit, load_federated
+from flop_p2p.errors import Interrupted
+from flop_p2p.simulation.engine import RoundReport, Simulation
+from flop_p2p.simulation.interrupt import stop_wish
+from flop_p2p.simulation.late import draw_late_sites, join_late
+from flop_p2p.simulation.run_directory import RunDirectory
+from flop_p2p.simulation.summary import final_round, has_stalled, summarize
+from flop_p2p.topology import file_sites
+
+CHECKPOINT_SECONDS = 30.0
+
+
+def load_data(settings: ExperimentSettings) -> FederatedData:
+    """The data of a simulation; sites take the names of a topology file that names them.
+
+    Raises:
+        DataError: the data cannot be read or partitioned as asked.
+    """
+    return load_federated(settings.data, settings.seed, file_sites(settings.topology))
+
+
+def run_simulation(
+    settings: ExperimentSettings,
+    directory: Path,
+    *,
+    data: FederatedData | None = None,
+    resume: bool = False,
+    save_models: bool = True,
+    on_round: Callable[[RoundReport], None] | None = None,
+) -> dict[str, Any]:
+    """Simulate one method, topology and seed, write ``directory`` and return its summary.
+
+    Args:
+        data: what `load_data` gives for these settings, if it was loaded already.
+        resume: go on with an interrupted run; the result is that of an uninterrupted one.
+        on_round: called after each round.
+
+    Raises:
+        FlopError: the settings cannot be simulated, or ``directory`` cannot be used.
+        Interrupted: the user asked to stop; what there is was kept.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(settings.threads)
+    try:
+        data = load_data(settings) if data is None else data
+        present, late = draw_late_sites(settings, data.sites)
+        run = _Run(Simulation(settings, data, present), RunDirectory(directory, settings, resume))
+        finished = run.directory.summary()
+        return finished or run.complete(late, save_models, on_round)
+    finally:
+        torch.set_num_threads(threads)
+
+
+class _Run:
+    """A simulation and the directory that keeps what it does."""
+
+    def __init__(self, simulation: Simulation, directory: RunDirectory) -> None:
+        self.simulation = simulation
+        self.directory = directory
+        if directory.checkpoint.exists():
+            simulation.resume(directory.checkpoint)
+        self._lines = directory.metrics(simulation.progress.round)
+        self._mark = self._saved = time.perf_counter()
+
+    def complete(
+        self, late: Sequence[SiteSplit], save_models: bool, on_round: Callable[[RoundReport], None] | None
+    ) -> dict[str, Any]:
+        """Run the rounds that are left and write what a finished run leaves behind."""
+        with stop_wish() as asked_to_stop:
+            while self.simulation.progress.round < self.simulation.progress.last_round:
+                if self.simulation.run_round(lambda: asked_to_stop() or self._is_checkpoint_due()):
+                    report = self._report()
+                    if on_round is not None:
+                        on_round(report)
+                if asked_to_stop():
+                    self._stop()
+                if self._is_checkpoint_due():
+                    self._save()
+        simulation = self.simulation
+        pooled = simulation.evaluate_all(simulation.pooled_test)
+        late_metrics = join_late(simulation, late)
+        if save_models:
+            names = [learner.name for learner in simulation.learners]
+            self.directory.save_models(simulation.population, names)
+        self._tick()
+        summary = summarize(simulation, self._lines, pooled, late_metrics)
+        self.directory.finish(summary)
+        return summary
+
+    def _report(self) -> RoundReport:
+        simulation = self.simulation
+        lines = simulation.round_lines()
+        self._tick()
+        self._lines += lines
+        self.directory.add_metrics(lines)
+        if has_stalled(self._lines, simulation.settings.training.early_stopping):
+            simulation.stop_early()
+        tested = final_round(lines, "test").values()
+        accuracy = sum(metrics["accuracy"] for metrics in tested) / len(tested) if tested else None
+        progress = simulation.progress
+        return RoundReport(progress.round, progress.last_round, accuracy, progress.seconds["total"])
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        self.simulation.progress.seconds["total"] += now - self._mark
+        self._mark = now
+
+    def _is_checkpoint_due(self) -> bool:
+        return time.perf_counter() - self._saved > CHECKPOINT_SECONDS
+
+    def _save(self) -> None:
+        self._tick()
+        self.simulation.save(self.directory.checkpoint)
+        self._saved = time.perf_counter()
+
+    def _stop(self) -> None:
+        self._save()
+        progress, path = self.simulation.progress, self.directory.path
+        raise Interrupted(
+            f"stopped after {progress.round} of {progress.last_round} rounds; all is kept in {path}; "
+            f"go on with the same command and --out {path} --resume"
+        )
