@@ -32,9 +32,10 @@ def _root(
 
 def main() -> None:
     """Run the command line; an error of ours is one line and its exit code, never a traceback."""
-    from flop_p2p.cli import simulate
+    from flop_p2p.cli import data, simulate
 
     app.command("simulate")(simulate.simulate)
+    app.add_typer(data.app, name="data")
     try:
         app()
     except FlopError as error:
