@@ -63,7 +63,8 @@ class Learner:
         phase takes the same number of gradient steps.
 
         Raises:
-            TrainingError: the loss is no longer finite.
+            TrainingError: loss or weights are no longer finite, the phase has nothing to train, or BatchNorm met
+                a batch of one sample.
         """
         generator = derive(self._seed, "batches", self.name, round_index)
         batches = round_batches(self._labels, self._settings, generator, self._sites)
@@ -75,10 +76,13 @@ class Learner:
             total = self._steps(batches, frozen=self._body if phase == "head" else [])
         mean = float(total) / len(batches)
         if not np.isfinite(mean):
-            raise TrainingError(
-                f"site {self.name}, round {round_index + 1}: the loss is {mean}; training diverged, lower --lr"
-            )
+            raise self._error(round_index, f"the loss is {mean}; training diverged, lower --lr")
+        if not all(bool(tensor.isfinite().all()) for tensor in self._body + self._head):
+            raise self._error(round_index, "weights are NaN or infinite; training diverged, lower --lr")
         return mean
+
+    def _error(self, round_index: int, reason: str) -> TrainingError:
+        return TrainingError(f"site {self.name}, round {round_index + 1}: {reason}")
 
     def _start_round(self, round_index: int) -> None:
         settings = self._settings
@@ -98,7 +102,9 @@ class Learner:
         for positions in batches:
             inputs, labels = self._samples.batch(self._indices[torch.from_numpy(positions)], self._augment)
             self.optimizer.zero_grad(set_to_none=True)
-            loss = self._objective.loss(self.model(inputs), labels)
+            loss = self._objective.loss(self._logits(inputs), labels)
+            if not loss.requires_grad:
+                raise TrainingError(f"site {self.name}: all weights that this phase would train are frozen")
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             total += loss.detach()
@@ -106,6 +112,18 @@ class Learner:
         for parameter in frozen:
             parameter.requires_grad_(True)
         return total
+
+    def _logits(self, inputs: Tensor) -> Tensor:
+        try:
+            logits: Tensor = self.model(inputs)
+        except ValueError as error:
+            if len(inputs) > 1:
+                raise
+            raise TrainingError(
+                f"site {self.name}: BatchNorm cannot train on a batch of one sample; take --batch-size 2 or more, "
+                "and leave out sites of one training sample with --min-site-images"
+            ) from error
+        return logits
 
 
 def _optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
