@@ -41,7 +41,7 @@ def build_model(name: str, sample_shape: Sequence[int], outputs: int, seed: int)
             model = _small_model(name, sample_shape, outputs)
         else:
             model = _torchvision_model(name, sample_shape, outputs)
-    _try_out(model, name, sample_shape, outputs)
+        _try_out(model, name, sample_shape, outputs)  # which also draws the weights of lazy layers
     return model
 
 
@@ -95,7 +95,7 @@ def _user_model(name: str, sample_shape: Sequence[int], outputs: int) -> nn.Modu
         factory = getattr(importlib.import_module(module_name), attribute)
         model = factory(tuple(sample_shape), outputs)
     except Exception as error:
-        raise ModelError(f"model {name}: {type(error).__name__}: {error}") from error
+        raise ModelError(f"model {name}: {type(error).__name__}: {_first_line(error)}") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"model {name}: returned {type(model).__name__}, not a torch.nn.Module")
     return model
@@ -106,13 +106,18 @@ def _try_out(model: nn.Module, name: str, sample_shape: Sequence[int], outputs: 
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             result = model(torch.zeros(2, *sample_shape))
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ModelError(f"{name} does not take samples of shape {tuple(sample_shape)}: {reason}") from error
+        raise ModelError(
+            f"{name} does not take samples of shape {tuple(sample_shape)}: {_first_line(error)}"
+        ) from error
     finally:
         model.train(training)
     if getattr(result, "shape", None) != (2, outputs):
         shape = getattr(result, "shape", type(result).__name__)
         raise ModelError(f"{name} gives {shape} for a batch of 2, not {outputs} logits a sample")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -83,6 +83,8 @@ def _tensors_with_names(module: nn.Module) -> dict[int, list[str]]:
     """Names of every parameter and persistent buffer, tied ones together, in the order of the state."""
     groups: dict[int, list[str]] = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
+        if not isinstance(tensor, torch.Tensor):
+            raise SplitError(f"{name} is {type(tensor).__name__}, not a tensor; a model's state must be tensors alone")
         groups.setdefault(id(tensor), []).append(name)
     return groups
 
