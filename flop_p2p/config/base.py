@@ -54,9 +54,10 @@ def validate(model: type[SettingsType], values: dict[str, Any], where: str) -> S
 def _unknown_key(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
     section: type[BaseModel] = model
     for part in location[:-1]:
-        annotation = section.model_fields[str(part)].annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            section = annotation
+        field = section.model_fields.get(str(part))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return "unknown key"  # inside a list or a table of the user's own keys
+        section = field.annotation
     known = sorted(section.model_fields)
     close = difflib.get_close_matches(str(location[-1]), known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known keys are {', '.join(known)}"

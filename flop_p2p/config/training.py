@@ -59,7 +59,7 @@ def learning_rate_factor(schedule: str, round_index: int, rounds: int) -> float:
             return 1.0
         case ["cosine"]:
             return 0.5 * (1 + math.cos(math.pi * round_index / rounds))
-        case ["step", every, factor] if every.isdigit() and int(every) > 0 and _is_number(factor):
+        case ["step", every, factor] if every.isdecimal() and int(every) > 0 and _is_number(factor):
             return float(factor) ** (round_index // int(every))
         case _:
             raise ValueError("a schedule is constant, cosine or step:EVERY:FACTOR, for example step:10:0.5")
@@ -67,6 +67,6 @@ def learning_rate_factor(schedule: str, round_index: int, rounds: int) -> float:
 
 def _is_number(text: str) -> bool:
     try:
-        return float(text) > 0
+        return 0 < float(text) < math.inf
     except ValueError:
         return False
