@@ -42,7 +42,9 @@ class DataSettings(Settings):
     channels: Literal[1, 3] | None = Field(None, description="1 for grey, 3 for colour; default as the source has it")
     path_column: str = Field("path", description="image-csv: column with the image file")
     label_column: str = Field("label", description="csv and image-csv: column with the label")
-    patient_column: str | None = Field(None, description="csv and image-csv: column with the patient")
+    patient_column: str | None = Field(
+        None, description="csv and image-csv: column with the patient, an identity that holds over all sites"
+    )
     site_column: str | None = Field(None, description="csv and image-csv: column with the site")
 
     @field_validator("partition")

@@ -173,8 +173,8 @@ def _drop_or_join(sites: dict[str, Indices], settings: DataSettings) -> dict[str
     """Small sites left out, or joined to ``other`` (and to a site of that name if the data has one)."""
     small = [name for name, indices in sites.items() if len(indices) < settings.min_site_images]
     kept = {name: indices for name, indices in sites.items() if name not in small}
-    if small and settings.small_sites == "join":
-        members = [sites[name] for name in small]
+    members = [sites[name] for name in small if len(sites[name])]
+    if members and settings.small_sites == "join":
         if JOINED_SITE in kept:
             members.append(kept[JOINED_SITE])
         kept[JOINED_SITE] = np.sort(np.concatenate(members))
