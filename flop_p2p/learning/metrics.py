@@ -1,10 +1,14 @@
-"""How good predictions are: from logits to the figures of `metrics.jsonl`."""
+"""How good predictions are: from logits to the figures of `metrics.jsonl`.
+
+The figures are scikit-learn's, which the tests compare. Its functions take 10 ms a call on splits of a small
+hospital, several times a forward pass, so they are computed here from a confusion matrix and from ranks.
+"""
 
 from typing import Any
 
 import numpy as np
 from scipy.special import expit, softmax
-from sklearn.metrics import confusion_matrix, roc_auc_score
+from scipy.stats import rankdata
 
 from flop_p2p.learning.samples import Task
 
@@ -38,7 +42,7 @@ def _single_label(logits: np.ndarray, labels: np.ndarray) -> Metrics:
     outputs = logits.shape[1]
     probabilities = softmax(logits, axis=1)
     predicted = logits.argmax(axis=1)
-    confusion = confusion_matrix(labels, predicted, labels=np.arange(outputs))
+    confusion = np.bincount(labels * outputs + predicted, minlength=outputs**2).reshape(outputs, outputs)
     correct, actual = np.diag(confusion), confusion.sum(axis=1)
     present = actual > 0
     recall = correct[present] / actual[present]
@@ -83,11 +87,22 @@ def _multilabel(logits: np.ndarray, labels: np.ndarray) -> Metrics:
 
 
 def _auroc(truth: np.ndarray, scores: np.ndarray) -> float | None:
-    """Mean over the columns ``[samples, columns]`` that have both positives and negatives, one against the rest."""
-    defined = np.flatnonzero(truth.any(axis=0) & ~truth.all(axis=0))
-    if not len(defined):
+    """Area under the ROC curve, the mean over the columns that have both positives and negatives.
+
+    From the ranks of the positives (Hanley and McNeil 1982); ties count half.
+
+    Args:
+        truth: booleans ``[samples, columns]``, one class or label against the rest.
+        scores: ``[samples, columns]``.
+    """
+    positive = truth.sum(axis=0)
+    defined = (positive > 0) & (positive < len(truth))
+    if not defined.any():
         return None
-    return float(roc_auc_score(truth[:, defined], scores[:, defined], average="macro"))
+    positive = positive[defined]
+    rank_sums = (rankdata(scores[:, defined], axis=0) * truth[:, defined]).sum(axis=0)
+    areas = (rank_sums - positive * (positive + 1) / 2) / (positive * (len(truth) - positive))
+    return float(areas.mean())
 
 
 def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:

@@ -28,8 +28,8 @@ class Samples:
         self.task: Task = dataset.task
         self.outputs = len(dataset.class_names)
         # Writable, or torch warns: files read in one piece come as read-only arrays.
-        self.inputs = torch.from_numpy(np.require(dataset.inputs, requirements="CW")).to(device)
-        self.labels = torch.from_numpy(np.require(dataset.labels, requirements="CW")).to(device)
+        self.inputs = torch.from_numpy(np.require(dataset.inputs, requirements=["C", "W"])).to(device)
+        self.labels = torch.from_numpy(np.require(dataset.labels, requirements=["C", "W"])).to(device)
         shape = (-1, 1, 1) if self.inputs.dim() == 4 else (-1,)
         unit = 255.0 if self.inputs.dtype == torch.uint8 else 1.0
         self._scale = torch.from_numpy(1 / (unit * data.std)).float().view(shape).to(device)
