@@ -51,6 +51,7 @@ def draw_accuracy(metrics: Path, path: Path, title: str) -> None:
         ]
         axes.plot(rounds, means, color="#D55E00", linewidth=2.5, marker="o", markersize=4, label="mean over sites")
         axes.set_xlabel("round")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_title(f"{name.replace('_', ' ')} on the sites' own test splits", fontsize=10)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
