@@ -111,7 +111,7 @@ def _option(flag: str, key: str) -> tuple[Any, Any]:
     kind = options[0] if type(None) in get_args(field.annotation) else field.annotation
     default = field.default
     if isinstance(default, tuple):
-        kind = str if default else list[str]
+        kind = str if default or get_args(field.annotation)[0] is not str else list[str]
         default = ",".join(map(str, default))
     elif get_origin(kind) is Literal:
         kind = type(get_args(kind)[0])

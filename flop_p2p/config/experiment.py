@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from flop_p2p.config.base import Settings, read_toml, validate
 from flop_p2p.config.data import DataSettings
@@ -29,7 +29,7 @@ class ComparisonSettings(Settings):
     )
     topologies: tuple[str, ...] = Field(("ring",), min_length=1, description="topologies of the gossip methods")
     seeds: int = Field(5, ge=1, description="number of seeds, counted up from --seed")
-    lr_grid: tuple[float, ...] = Field(
+    lr_grid: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (), description="learning rates to choose from on validation data, for each method by itself"
     )
     target_accuracy: float | None = Field(
@@ -38,6 +38,18 @@ class ComparisonSettings(Settings):
         le=1,
         description="accuracy whose first round is reported; default that of flop less one point",
     )
+
+    @field_validator("methods", "topologies", "lr_grid", mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("methods", "topologies", "lr_grid")
+    @classmethod
+    def _named_once(cls, value: tuple[object, ...]) -> tuple[object, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("the same one is given twice")
+        return value
 
 
 class ExperimentSettings(Settings):

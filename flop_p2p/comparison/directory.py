@@ -1,0 +1,86 @@
+"""The directory of a comparison: may it be used, what settings does it hold, and how files get into it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from flop_p2p.comparison.plan import Plan, build_plan
+from flop_p2p.config import ExperimentSettings, read_toml, validate
+from flop_p2p.errors import RunError
+
+CONFIG = "config.toml"
+RESULT = "comparison.json"
+
+# What may change when a comparison is resumed: runs are added or left out, and none of the others changes.
+MAY_CHANGE = {f"comparison.{name}" for name in ("methods", "topologies", "seeds", "target_accuracy")}
+
+
+def check_directory(plan: Plan, resume: bool) -> None:
+    """Make sure that the directory of ``plan`` is new, or that its comparison can be resumed.
+
+    Raises:
+        RunError: it holds something else, or a comparison with other settings, or nothing to resume.
+    """
+    out = plan.out
+    try:
+        is_used = out.exists() and any(out.iterdir())
+    except OSError as error:
+        raise RunError(f"{out}: cannot be the directory of a comparison ({error.strerror})") from error
+    if is_used and not (out / CONFIG).exists():
+        raise RunError(f"{out}: not empty and not a comparison of flop-p2p; choose another --out")
+    if is_used and not resume:
+        raise RunError(f"{out}: holds a comparison already; add --resume to go on with it, or choose another --out")
+    if resume and not is_used:
+        raise RunError(f"{out}: there is no comparison to resume; leave --resume out to begin one")
+    if resume:
+        _check_same_settings(plan)
+
+
+def _check_same_settings(plan: Plan) -> None:
+    config = plan.out / CONFIG
+    old = validate(ExperimentSettings, read_toml(config), str(config))
+    before, now = (_flat(settings.model_dump(mode="json")) for settings in (old, plan.settings))
+    for key in sorted(before.keys() - MAY_CHANGE):
+        if before[key] != now[key]:
+            raise RunError(
+                f"{plan.out}: cannot resume with other settings: {key} was {before[key]!r} and is now {now[key]!r}"
+            )
+    if build_plan(old, plan.out).site_topology != plan.site_topology:
+        raise RunError(f"{plan.out}: cannot resume with other sites: {plan.site_topology} names them anew")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
+def write_config(plan: Plan) -> None:
+    """Make the directory and write the settings of the comparison as resolved.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    try:
+        plan.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{plan.out}: cannot make this directory ({error.strerror})") from error
+    write_text(plan.out / CONFIG, tomli_w.dumps(plan.settings.model_dump(mode="json", exclude_none=True)))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a crash leaves the old one or the new one.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    temporary = path.with_suffix(".tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise RunError(f"{path}: cannot write this file ({error.strerror})") from error
