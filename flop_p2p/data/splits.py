@@ -19,9 +19,10 @@ def split_site(
 
     Groups (the samples of one patient, or else single samples) are dealt out whole, the largest first and
     equal ones in random order. Each goes to the split that lacks most of the group's classes; class sizes and the
-    size of the whole count alike, so fractions are met to about one group a class. The last groups of a class,
-    and of the site, are kept for training and then test if these have none yet: a class with one sample is
-    trained on, one with two is in training and test. A fraction of 0 gives an empty split.
+    size of the whole count alike, so fractions are met to about one group a class. The last groups of the site
+    are kept for training and test if these have none yet, and the last of a class for training: what is tested
+    was also trained on. A class of two or three samples may be missing from the test split, where its one
+    sample would weigh as much in balanced accuracy as a class of hundreds. A fraction of 0 gives an empty split.
 
     ``fixed`` holds the split of patients already dealt out at another site; this one's are added to it, so that
     no patient is in two splits even if two sites have seen them.
@@ -78,9 +79,10 @@ def _deal(contents: Array, fractions: tuple[float, float, float], known: Indices
 
 
 def _needed(columns: list[int], left: list[int], present: list[set[int]]) -> int:
-    """The split that must get this group lest it end without the site's samples (last column) or a class."""
+    """The split that must get this group lest the site (last column) lack one, or a class be tested untrained."""
     for column in reversed(columns):
-        missing = [part for part in (TRAIN, TEST) if part not in present[column]]
+        wanted = (TRAIN, TEST) if column == len(left) - 1 else (TRAIN,)
+        missing = [part for part in wanted if part not in present[column]]
         if missing and left[column] <= len(missing):
             return missing[0]
     return FREE
