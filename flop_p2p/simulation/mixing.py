@@ -1,5 +1,6 @@
 """Mixing of all bodies at once, in place: ``X <- W X`` block by block, and how far from consensus they are."""
 
+import numpy as np
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor
@@ -39,10 +40,8 @@ def consensus_distance(bodies: Tensor) -> float:
 def _as_tensor(matrix: csr_array, device: torch.device) -> Tensor:
     if matrix.shape[0] <= DENSE_SITES:
         return torch.from_numpy(matrix.toarray()).float().to(device)
-    return torch.sparse_csr_tensor(
-        torch.from_numpy(matrix.indptr).long(),
-        torch.from_numpy(matrix.indices).long(),
-        torch.from_numpy(matrix.data).float(),
-        size=matrix.shape,
-        device=device,
-    )
+    edges = matrix.tocoo()
+    positions = torch.from_numpy(np.vstack([edges.row, edges.col]))
+    return torch.sparse_coo_tensor(
+        positions, torch.from_numpy(edges.data).float(), matrix.shape, device=device, check_invariants=False
+    ).coalesce()

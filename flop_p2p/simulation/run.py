@@ -54,9 +54,9 @@ def run_simulation(
     try:
         data = load_data(settings) if data is None else data
         present, late = draw_late_sites(settings, data.sites)
-        run = _Run(Simulation(settings, data, present), RunDirectory(directory, settings, resume))
-        finished = run.directory.summary()
-        return finished or run.complete(late, save_models, on_round)
+        simulation = Simulation(settings, data, present)  # settings that cannot run leave no directory behind
+        files = RunDirectory(directory, settings, resume)
+        return files.summary() or _Run(simulation, files).complete(late, save_models, on_round)
     finally:
         torch.set_num_threads(threads)
 
