@@ -35,11 +35,12 @@ def one_site(inputs: np.ndarray, labels: np.ndarray, classes: int, task: str) ->
     everyone = np.arange(len(inputs))
     axes = (0, 2, 3) if inputs.ndim == 4 else (0,)
     scaled = inputs / 255 if inputs.dtype == np.uint8 else inputs
+    spread = scaled.std(axis=axes)
     return FederatedData(
         Dataset("blobs", inputs, labels, tuple(f"class {number}" for number in range(classes)), task),  # type: ignore[arg-type]
         (SiteSplit("north", everyone, everyone[:0], everyone),),
         scaled.mean(axis=axes).astype(np.float32),
-        scaled.std(axis=axes).astype(np.float32),
+        np.where(spread > 0, spread, 1).astype(np.float32),
     )
 
 
