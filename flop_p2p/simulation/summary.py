@@ -79,7 +79,7 @@ def final_round(lines: Sequence[Line], part: str) -> dict[str, Metrics]:
 
 
 def chosen_round(lines: Sequence[Line]) -> dict[str, Any] | None:
-    """The round that is best on each site's validation data (the first of equals), and its test figures.
+    """The round that is best on each site's validation data (the last of equals), and its test figures.
 
     Sites without validation data are left out; None where no site has any.
     """
@@ -88,7 +88,7 @@ def chosen_round(lines: Sequence[Line]) -> dict[str, Any] | None:
         if line["test"] is None or line["validation"] is None:
             continue
         known = best.get(line["site"])
-        if known is None or line["validation"]["accuracy"] > known["validation"]["accuracy"]:
+        if known is None or line["validation"]["accuracy"] >= known["validation"]["accuracy"]:
             best[line["site"]] = line
     if not best:
         return None

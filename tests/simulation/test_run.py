@@ -220,9 +220,9 @@ def test_the_chosen_round_is_the_best_on_validation(experiment: Any, tmp_path: P
     for site, number in summary["chosen_round"]["rounds"].items():
         history = [line for line in lines if line["site"] == site]
         best = max(line["validation"]["accuracy"] for line in history)
-        first = next(line for line in history if line["validation"]["accuracy"] == best)
-        assert number == first["round"]
-        assert summary["chosen_round"]["metrics"]["accuracy"]["per_site"][site] == first["test"]["accuracy"]
+        last = [line for line in history if line["validation"]["accuracy"] == best][-1]
+        assert number == last["round"]
+        assert summary["chosen_round"]["metrics"]["accuracy"]["per_site"][site] == last["test"]["accuracy"]
 
 
 def test_without_validation_data_no_round_is_chosen(experiment: Any, tmp_path: Path) -> None:
