@@ -4,6 +4,7 @@ import sys
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from flop_p2p import __version__
 from flop_p2p.errors import FlopError
@@ -32,12 +33,14 @@ def _root(
 
 def main() -> None:
     """Run the command line; an error of ours is one line and its exit code, never a traceback."""
-    from flop_p2p.cli import data, simulate
+    from flop_p2p.cli import compare, data, simulate, topology
 
     app.command("simulate")(simulate.simulate)
+    app.command("compare")(compare.compare)
     app.add_typer(data.app, name="data")
+    app.add_typer(topology.app, name="topology")
     try:
         app()
     except FlopError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {error}", markup=True)
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(str(error))}")
         sys.exit(error.exit_code)

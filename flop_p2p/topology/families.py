@@ -154,19 +154,23 @@ def parse_spec(text: str) -> Spec:
     return Spec(name, tuple(parameters))
 
 
+def exists(spec: Spec, sites: int) -> bool:
+    """Whether a family exists at so many sites (two or more)."""
+    return FAMILIES[spec.family].exists(sites, *spec.parameters)
+
+
 def check_size(spec: Spec, sites: int) -> None:
     """Refuse a number of sites (two or more) at which a family does not exist.
 
     Raises:
         TopologyError: one line with the nearest numbers of sites that work.
     """
-    family = FAMILIES[spec.family]
-    if family.exists(sites, *spec.parameters):
+    if exists(spec, sites):
         return
-    below = (size for size in range(sites - 1, 1, -1) if family.exists(size, *spec.parameters))
-    above = (size for size in itertools.count(sites + 1) if family.exists(size, *spec.parameters))
+    below = (size for size in range(sites - 1, 1, -1) if exists(spec, size))
+    above = (size for size in itertools.count(sites + 1) if exists(spec, size))
     nearest = [*itertools.islice(below, 1), next(above)]
     raise TopologyError(
-        f"topology {str(spec)!r} does not exist for {sites} sites: it needs {family.sizes}; "
+        f"topology {str(spec)!r} does not exist for {sites} sites: it needs {FAMILIES[spec.family].sizes}; "
         f"nearest {'size' if len(nearest) == 1 else 'sizes'}: {' and '.join(map(str, nearest))}"
     )
