@@ -14,6 +14,7 @@ from flop_p2p.comparison.plan import Arm, Run
 from flop_p2p.comparison.statistics import MARGIN, Difference, Estimate, difference, estimate, rounds_to
 from flop_p2p.config import ExperimentSettings
 from flop_p2p.errors import RunError
+from flop_p2p.simulation import METHODS
 
 REFERENCE = "flop"
 PAIRED = ("accuracy", "balanced_accuracy")
@@ -34,6 +35,7 @@ class Record:
 class ArmResult:
     """One method and topology over all seeds.
 
+    lr: None for a method that does not train.
     metrics, pooled_test, chosen_round, late_sites: each figure's mean over sites, over seeds. The last two are
         empty where there is no validation data, or no late site.
     worst_site: the lowest accuracy of a site.
@@ -46,7 +48,7 @@ class ArmResult:
     """
 
     arm: Arm
-    lr: float
+    lr: float | None
     weighting: str
     metrics: dict[str, Estimate]
     pooled_test: dict[str, Estimate]
@@ -143,7 +145,7 @@ def _arm_result(
     first = records[0].summary
     return ArmResult(
         arm=arm,
-        lr=first["lr"],
+        lr=first["lr"] if METHODS[arm.method].trains else None,
         weighting=first["weighting"],
         metrics=_means(records, lambda summary: summary["metrics"]),
         pooled_test=_means(records, lambda summary: summary["pooled_test"]),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from flop_p2p.comparison.results import ArmResult, Comparison
 from flop_p2p.errors import RunError
@@ -17,19 +17,30 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 DASHES = ("-", "--", "-.", ":")
+LINES_HEIGHT = 4.8  # inches
 MOST_MARKERS = 12  # a line
+MOST_BANDS = 6
+LEAST_SEEDS_DRAWN = 3
 MOST_SITE_NAMES = 60
+MOST_ROWS_HEIGHT = 16.0  # inches of all sites together
 LOG_RATIO = 20.0  # of largest to smallest traffic, above which its axis is logarithmic
 DPI = 150
+
+IntervalLook = Literal["none", "band", "bar"]
 
 
 @dataclass(frozen=True)
 class Style:
-    """How one method and topology looks in every picture."""
+    """How one method and topology looks in every picture.
+
+    size: of lines and markers, from 1 for the first down to 0 for the last, which is drawn on top: where two
+        coincide, the lower one shows at the edges.
+    """
 
     colour: str
     marker: str
     dashes: str
+    size: float
 
 
 def draw_comparison(comparison: Comparison, directory: Path) -> list[Path]:
@@ -55,37 +66,33 @@ def accuracy_rounds(comparison: Comparison) -> "Figure":
     """Mean accuracy over sites against rounds: a line a method, its band the interval over seeds."""
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = _figure(comparison, height=4.8)
+    figure, axes = _figure(comparison, LINES_HEIGHT, _remark(comparison))
     for result, style in _styled(comparison):
-        _draw_curve(axes, result.curve.rounds, result, style, result.arm.label)
+        _draw_curve(axes, result.curve.rounds, result, style, _interval_look(comparison))
     axes.set_xlabel("round")
-    axes.set_ylabel("accuracy, mean over sites (%)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _caption(axes, comparison, _band_text(comparison))
-    figure.legend(loc="outside right upper", frameon=False)
+    _finish_lines(figure, axes, comparison)
     return figure
 
 
 def accuracy_bytes(comparison: Comparison) -> "Figure":
-    """Mean accuracy over sites against bytes sent by all; methods that send nothing are horizontal lines."""
-    from matplotlib.ticker import FuncFormatter
+    """Mean accuracy over sites against bytes sent by all; methods that send no bodies are horizontal lines."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    figure, axes = _figure(comparison, height=4.8)
-    sent = [value for result in comparison.arms for value in result.curve.bytes_total if value > 0]
+    figure, axes = _figure(comparison, LINES_HEIGHT, _remark(comparison))
     for result, style in _styled(comparison):
         if result.curve.bytes_total[-1] > 0:
-            _draw_curve(axes, result.curve.bytes_total, result, style, result.arm.label)
+            _draw_curve(axes, result.curve.bytes_total, result, style, _interval_look(comparison))
         else:
-            final = 100 * result.curve.accuracy[-1]
-            label = f"{result.arm.label} (sends nothing)"
-            axes.axhline(final, color=style.colour, linestyle=(0, (2, 2)), linewidth=1.4, label=label, zorder=1)
+            _draw_level(axes, result, style)
+    sent = [value for result in comparison.arms for value in result.curve.bytes_total if value > 0]
     if sent and max(sent) > LOG_RATIO * min(sent):
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(sent) < 100 * min(sent) else (1,)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: byte_size(value)))
     axes.set_xlabel("bytes of bodies sent by all participants")
-    axes.set_ylabel("accuracy, mean over sites (%)")
-    _caption(axes, comparison, _band_text(comparison))
-    figure.legend(loc="outside right upper", frameon=False)
+    _finish_lines(figure, axes, comparison)
     return figure
 
 
@@ -93,17 +100,18 @@ def accuracy_sites(comparison: Comparison) -> "Figure":
     """Accuracy of each site after the last round, a dot a method, mean over seeds; the worst site on top."""
     results = _styled(comparison)
     sites = _sites_by_accuracy([result for result, _ in results])
-    row = 0.14 + 0.055 * len(results) if len(sites) <= MOST_SITE_NAMES else 0.16
-    figure, axes = _figure(comparison, height=1.7 + max(row * len(sites), 0.24 * len(results)))
+    rows = min(MOST_ROWS_HEIGHT, 0.08 * (1 + len(results)) * len(sites))
+    remark = "mean over seeds" if len(comparison.seeds) > 1 else "one seed"
+    figure, axes = _figure(comparison, 1.4 + rows, remark)
     for position, (result, style) in enumerate(results):
         own = [(place, result.site_accuracy[site]) for place, site in enumerate(sites) if site in result.site_accuracy]
-        shift = 0.6 * ((position + 0.5) / len(results) - 0.5)  # of a row, so that equal dots stay apart
+        shift = 0.76 * ((position + 0.5) / len(results) - 0.5)  # of a row, so that equal dots stay apart
         axes.plot(
             [100 * accuracy for _, accuracy in own],
             [place + shift for place, _ in own],
             style.marker,
             color=style.colour,
-            markersize=5.5,
+            markersize=5.2,
             markeredgecolor="white",
             markeredgewidth=0.5,
             label=result.arm.label,
@@ -116,17 +124,20 @@ def accuracy_sites(comparison: Comparison) -> "Figure":
     axes.grid(visible=False, axis="y")
     axes.set_ylim(len(sites) - 0.4, -0.6)
     axes.set_xlabel("accuracy on the site's own test split (%)")
-    _caption(axes, comparison, "mean over seeds" if len(comparison.seeds) > 1 else "one seed")
-    figure.legend(loc="outside right upper", frameon=False)
+    figure.legend(loc="outside right center", frameon=False)
     return figure
 
 
-def _figure(comparison: Comparison, height: float) -> "tuple[Figure, Axes]":
-    """An empty picture with room for the legend at the right."""
+def _figure(comparison: Comparison, height: float, remark: str) -> "tuple[Figure, Axes]":
+    """An empty picture with the title of the comparison, a remark, and room for the legend at the right."""
     from matplotlib.figure import Figure
 
-    legend = 0.9 + 0.085 * max(len(result.arm.label) for result in comparison.arms)
-    figure = Figure(figsize=(6.6 + legend, height), layout="constrained")
+    legend = 1.0 + 0.085 * max(len(result.arm.label) for result in comparison.arms)
+    figure = Figure(figsize=(6.6 + legend, max(height, 1.4 + 0.24 * len(comparison.arms))), layout="constrained")
+    parts = [*title(comparison).split(" · "), remark]
+    middle = (len(parts) + 1) // 2
+    text = "\n".join(" · ".join(half) for half in (parts[:middle], parts[middle:]))
+    figure.suptitle(text, x=0.01, ha="left", fontsize=9, color="#333333")
     axes = figure.subplots()
     axes.grid(color="#e4e4e4", linewidth=0.7)
     axes.set_axisbelow(True)
@@ -134,52 +145,90 @@ def _figure(comparison: Comparison, height: float) -> "tuple[Figure, Axes]":
     return figure, axes
 
 
-def _caption(axes: "Axes", comparison: Comparison, remark: str) -> None:
-    """The title of the comparison over two lines, left-aligned, with a remark on what is drawn."""
-    parts = [*title(comparison).split(" · "), remark]
-    middle = (len(parts) + 1) // 2
-    text = "\n".join(" · ".join(half) for half in (parts[:middle], parts[middle:]))
-    axes.set_title(text, fontsize=9, loc="left", color="#333333")
+def _interval_look(comparison: Comparison) -> IntervalLook:
+    """Two seeds give intervals that fill the picture, and many bands on top of each other cannot be read."""
+    if len(comparison.seeds) < LEAST_SEEDS_DRAWN:
+        return "none"
+    return "band" if len(comparison.arms) <= MOST_BANDS else "bar"
 
 
-def _band_text(comparison: Comparison) -> str:
-    return "band: 95 % interval over seeds" if len(comparison.seeds) > 1 else "one seed"
+def _remark(comparison: Comparison) -> str:
+    seeds = len(comparison.seeds)
+    bare = "one seed" if seeds == 1 else "mean over seeds"
+    remarks = {
+        "none": bare,
+        "band": "band: 95 % interval over seeds",
+        "bar": "bar at the end: 95 % interval over seeds",
+    }
+    return remarks[_interval_look(comparison)]
+
+
+def _finish_lines(figure: "Figure", axes: "Axes", comparison: Comparison) -> None:
+    """Limits that show every mean and every final interval; wide bands of early rounds may run out of them."""
+    shown: list[float] = []
+    for result in comparison.arms:
+        curve = result.curve
+        shown += curve.accuracy
+        if _interval_look(comparison) != "none":
+            shown += [limit for limit in (curve.low[-1], curve.high[-1]) if limit is not None]
+    low, high = max(0.0, 100 * min(shown)), min(100.0, 100 * max(shown))
+    margin = max(0.5, 0.04 * (high - low))
+    axes.set_ylim(low - margin, high + margin)
+    axes.set_ylabel("accuracy, mean over sites (%)")
+    figure.legend(loc="outside right center", frameon=False)
 
 
 def _styled(comparison: Comparison) -> list[tuple[ArmResult, Style]]:
     """Every method and topology with a look that differs from all others, in black and white too."""
-    return [
-        (
-            result,
-            Style(COLOURS[position % len(COLOURS)], MARKERS[position % len(MARKERS)], DASHES[position % len(DASHES)]),
-        )
-        for position, result in enumerate(comparison.arms)
-    ]
+    last = max(1, len(comparison.arms) - 1)
+    styled = []
+    for place, result in enumerate(comparison.arms):
+        colour, marker, dashes = (looks[place % len(looks)] for looks in (COLOURS, MARKERS, DASHES))
+        styled.append((result, Style(colour, marker, dashes, 1 - place / last)))
+    return styled
 
 
-def _draw_curve(axes: "Axes", x: Sequence[float], result: ArmResult, style: Style, label: str) -> None:
+def _draw_curve(axes: "Axes", x: Sequence[float], result: ArmResult, style: Style, interval_look: IntervalLook) -> None:
     curve = result.curve
-    every = max(1, len(x) // MOST_MARKERS)
     axes.plot(
         x,
         [100 * value for value in curve.accuracy],
         color=style.colour,
         marker=style.marker,
         linestyle=style.dashes,
-        linewidth=1.6,
-        markersize=5,
+        linewidth=1.3 + 1.9 * style.size,
+        markersize=4.5 + 4.0 * style.size,
         markeredgecolor="white",
         markeredgewidth=0.5,
-        markevery=every,
-        label=label,
+        markevery=max(1, len(x) // MOST_MARKERS),
+        label=result.arm.label,
         zorder=3,
     )
-    low = [value for value in curve.low if value is not None]
-    high = [value for value in curve.high if value is not None]
-    if len(low) == len(x):
-        # An interval may reach beyond 0 and 100 %; the picture does not.
-        lower, upper = ([min(100.0, max(0.0, 100 * value)) for value in limits] for limits in (low, high))
-        axes.fill_between(x, lower, upper, color=style.colour, alpha=0.13, linewidth=0, zorder=2)
+    # An interval may reach beyond 0 and 100 %; the picture does not.
+    low, high = (
+        [100 * min(1.0, max(0.0, value)) for value in limits if value is not None] for limits in (curve.low, curve.high)
+    )
+    if interval_look == "band":
+        axes.fill_between(x, low, high, color=style.colour, alpha=0.12, linewidth=0, zorder=2)
+    elif interval_look == "bar":
+        axes.plot([x[-1]] * 2, [low[-1], high[-1]], color=style.colour, marker="_", linewidth=1, zorder=2)
+
+
+def _draw_level(axes: "Axes", result: ArmResult, style: Style) -> None:
+    """A horizontal line at the final accuracy, over the whole width, with its marker at the right edge."""
+    axes.plot(
+        [0, 1],
+        [100 * result.curve.accuracy[-1]] * 2,
+        transform=axes.get_yaxis_transform(),
+        color=style.colour,
+        linestyle=(0, (2, 2)),
+        linewidth=1.4,
+        marker=style.marker,
+        markevery=[1],
+        clip_on=False,
+        label=f"{result.arm.label} (no bodies sent)",
+        zorder=1,
+    )
 
 
 def _sites_by_accuracy(results: Sequence[ArmResult]) -> list[str]:

@@ -85,7 +85,8 @@ def notes(comparison: Comparison) -> list[str]:
         result.append(target)
     result.append(
         "Bytes: bodies sent by all in total; busiest: sent plus received by the busiest participant, a server "
-        "included. Pooled test: each site's own model on the test splits of all sites, mean over sites."
+        "included; moving the data to one place (pooled) is not counted. "
+        "Pooled test: each site's own model on the test splits of all sites, mean over sites."
     )
     if comparison.settings.training.head_loss == "logit-adjusted":
         result.append(
@@ -161,7 +162,7 @@ def _further(comparison: Comparison) -> list[Column]:
         column("pooled test\nbalanced", lambda result: percent(result.pooled_test.get("balanced_accuracy"))),
         column("without prior\naccuracy", lambda result: percent(result.metrics.get("accuracy_without_prior"))),
         column("late sites\naccuracy", lambda result: percent(result.late_sites.get("accuracy"))),
-        column("learning\nrate", lambda result: f"{result.lr:g}"),
+        column("learning\nrate", lambda result: NOTHING if result.lr is None else f"{result.lr:g}"),
         column("seconds\na run", lambda result: number(result.seconds.mean)),
     ]
     return [own for own in columns if set(own.cells) != {NOTHING}]
