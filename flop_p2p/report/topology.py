@@ -25,6 +25,7 @@ LINK_COLOUR = "#5F6B7A"
 MOST_PANELS = 6
 MOST_LABELLED = 64  # sites; above, they are drawn without names
 MOST_ARROWS = 400  # above, directed links are drawn as plain lines
+MOST_LINES = 20_000  # above, only their number is written
 SHORT_NAME = 3  # characters that fit on a site's disc
 
 Points = NDArray[np.float64]  # [sites, 2]
@@ -135,6 +136,10 @@ def _draw_links(axes: Axes, matrix: csr_array, points: Points, areas: NDArray[np
     lines = np.flatnonzero(both_ways & (receiver < sender))
     if len(arrows) > MOST_ARROWS:
         lines, arrows = np.concatenate([lines, arrows]), arrows[:0]
+    if len(lines) > MOST_LINES:
+        note = f"{len(lines):,} links, too many to draw"
+        axes.text(0.5, 0.5, note, ha="center", va="center", transform=axes.transAxes)
+        return
     curves = [_curve(points, sender[i], receiver[i]) for i in lines]
     axes.add_collection(
         LineCollection(
@@ -189,7 +194,8 @@ def _spacing(points: Points) -> float:
 
 def _draw_sites(axes: Axes, schedule: Schedule, points: Points, areas: NDArray[np.float64]) -> None:
     """Discs with the names of the sites on them, or under them if they are long."""
-    axes.scatter(points[:, 0], points[:, 1], s=areas, color=SITE_COLOUR, edgecolors="white", linewidths=1, zorder=2)
+    rim = 1 if len(schedule.sites) <= MOST_LABELLED else 0
+    axes.scatter(points[:, 0], points[:, 1], s=areas, color=SITE_COLOUR, edgecolors="white", linewidths=rim, zorder=2)
     if len(schedule.sites) > MOST_LABELLED:
         return
     short = max(map(len, schedule.sites)) <= SHORT_NAME

@@ -38,6 +38,14 @@ def test_shipped_networks_are_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "net.png").stat().st_size > 10_000
 
 
+def test_more_links_than_can_be_seen_are_not_drawn(tmp_path: Path) -> None:
+    draw_topology(build("full", 250), tmp_path / "net.png")
+    with Image.open(tmp_path / "net.png") as picture:
+        middle = picture.convert("L").crop((0, picture.height // 3, picture.width, picture.height // 2 - 30))
+    left, right = middle.width // 4, 3 * middle.width // 4
+    assert middle.crop((left, 0, right, middle.height)).getextrema() == (255, 255)
+
+
 def test_the_comparison_is_drawn(tmp_path: Path) -> None:
     draw_consensus([build(spec, 9) for spec in ("ring", "full", "base:2", "epidemic:1")], 1e6, tmp_path / "c.png")
     with Image.open(tmp_path / "c.png") as picture:
