@@ -83,7 +83,7 @@ class _Display:
         self._progress.update(self._task, description=f"{self._ended + 1}/{self._runs} {run.name}", state="")
 
     def round(self, run: "Run", report: "RoundReport") -> None:  # noqa: ARG002
-        accuracy = "" if report.accuracy is None else f", accuracy {report.accuracy:.3f}"
+        accuracy = "" if report.accuracy is None else f" acc {report.accuracy:.3f}"
         state = f"round {report.round}/{report.rounds}{accuracy}"
         self._progress.update(self._task, completed=self._before + report.round, state=state)
 
