@@ -63,7 +63,7 @@ class RunError(FlopError):
     exit_code = 9
 
 
-class Interrupted(FlopError):
+class Interrupted(FlopError):  # noqa: N818 - not an error of the program
     """Stopped with Ctrl-C (or SIGTERM) after what there is was kept."""
 
     exit_code = 130

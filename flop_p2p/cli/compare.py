@@ -30,7 +30,7 @@ COMPARISON_FLAGS = {
 def compare(
     settings: ExperimentSettings,
     out: Annotated[Path | None, typer.Option(help="directory to write; default runs/compare-<time>")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted comparison in --out")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with what is in --out, or begin it")] = False,
 ) -> None:
     """Compare methods and topologies over several seeds, all on the same data."""
     if resume and out is None:

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 def simulate(
     settings: ExperimentSettings,
     out: Annotated[Path | None, typer.Option(help="run directory to write; default runs/<method>-<time>")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted run in --out")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with what is in --out, or begin it")] = False,
 ) -> None:
     """Simulate one method over the hospitals of a data set."""
+    if resume and out is None:
+        raise typer.BadParameter("--resume needs --out, the directory of the run to go on with")
     from flop_p2p.report.run import write_pictures
     from flop_p2p.simulation import load_data, run_simulation
 

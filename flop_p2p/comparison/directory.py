@@ -18,10 +18,10 @@ MAY_CHANGE = {f"comparison.{name}" for name in ("methods", "topologies", "seeds"
 
 
 def check_directory(plan: Plan, resume: bool) -> None:
-    """Make sure that the directory of ``plan`` is new, or that its comparison can be resumed.
+    """Make sure that the directory of ``plan`` is new or empty, or that its comparison can be resumed.
 
     Raises:
-        RunError: it holds something else, or a comparison with other settings, or nothing to resume.
+        RunError: it holds something else, or a comparison that may not or cannot be resumed.
     """
     out = plan.out
     try:
@@ -32,9 +32,7 @@ def check_directory(plan: Plan, resume: bool) -> None:
         raise RunError(f"{out}: not empty and not a comparison of flop-p2p; choose another --out")
     if is_used and not resume:
         raise RunError(f"{out}: holds a comparison already; add --resume to go on with it, or choose another --out")
-    if resume and not is_used:
-        raise RunError(f"{out}: there is no comparison to resume; leave --resume out to begin one")
-    if resume:
+    if is_used:
         _check_same_settings(plan)
 
 

@@ -13,7 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from flop_p2p.cli.compare import compare
-from flop_p2p.errors import ConfigError, FlopError, RunError
+from flop_p2p.errors import ConfigError, FlopError
 
 SMALL = ("--data", "breast-cancer", "--sites", "4", "--partition", "dirichlet:1", "--rounds", "2", "--lr", "0.05")
 
@@ -80,7 +80,6 @@ def test_ctrl_c_keeps_what_there_is_and_tells_how_to_go_on(tmp_path: Path) -> No
         (("--topologies", "ring,moebius"), FlopError, "moebius"),
         (("--lr-grid", "0.1,fast"), ConfigError, "comparison.lr_grid.1"),
         (("--lr-grid", "0.1", "--split", "0.8,0,0.2"), ConfigError, "validation"),
-        (("--resume", "--out", "absent"), RunError, "no comparison to resume"),
     ],
 )
 def test_a_wrong_request_ends_before_anything_is_written(
