@@ -36,9 +36,9 @@ def compare(
     if resume and out is None:
         raise typer.BadParameter("--resume needs --out, the directory of the comparison to go on with")
     from flop_p2p.comparison import compare as run_comparison
-    from flop_p2p.comparison.directory import write_text
     from flop_p2p.report.curves import draw_comparison
     from flop_p2p.report.tables import comparison_markdown, comparison_tables
+    from flop_p2p.simulation.writing import write_text
 
     console = Console(highlight=False)
     directory = out or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"

@@ -1,14 +1,11 @@
 """The directory of a comparison: may it be used, what settings does it hold, and how files get into it."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 import tomli_w
 
-from flop_p2p.comparison.plan import Plan, build_plan
-from flop_p2p.config import ExperimentSettings, read_toml, validate
+from flop_p2p.comparison.plan import Plan
+from flop_p2p.config import ExperimentSettings, first_difference, read_toml, validate
 from flop_p2p.errors import RunError
+from flop_p2p.simulation.writing import write_text
 
 CONFIG = "config.toml"
 RESULT = "comparison.json"
@@ -38,23 +35,9 @@ def check_directory(plan: Plan, resume: bool) -> None:
 
 def _check_same_settings(plan: Plan) -> None:
     config = plan.out / CONFIG
-    old = validate(ExperimentSettings, read_toml(config), str(config))
-    before, now = (_flat(settings.model_dump(mode="json")) for settings in (old, plan.settings))
-    for key in sorted(before.keys() - MAY_CHANGE):
-        if before[key] != now[key]:
-            raise RunError(
-                f"{plan.out}: cannot resume with other settings: {key} was {before[key]!r} and is now {now[key]!r}"
-            )
-    if build_plan(old, plan.out).site_topology != plan.site_topology:
-        raise RunError(f"{plan.out}: cannot resume with other sites: {plan.site_topology} names them anew")
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted key."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat
+    before = validate(ExperimentSettings, read_toml(config), str(config))
+    if difference := first_difference(before, plan.settings, MAY_CHANGE):
+        raise RunError(f"{plan.out}: cannot resume with other settings: {difference}")
 
 
 def write_config(plan: Plan) -> None:
@@ -68,17 +51,3 @@ def write_config(plan: Plan) -> None:
     except OSError as error:
         raise RunError(f"{plan.out}: cannot make this directory ({error.strerror})") from error
     write_text(plan.out / CONFIG, tomli_w.dumps(plan.settings.model_dump(mode="json", exclude_none=True)))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a crash leaves the old one or the new one.
-
-    Raises:
-        RunError: it cannot be written.
-    """
-    temporary = path.with_suffix(".tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise RunError(f"{path}: cannot write this file ({error.strerror})") from error

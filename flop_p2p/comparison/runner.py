@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from flop_p2p.comparison.checks import check
-from flop_p2p.comparison.directory import CONFIG, RESULT, check_directory, write_config, write_text
+from flop_p2p.comparison.directory import CONFIG, RESULT, check_directory, write_config
 from flop_p2p.comparison.grid import GridOutcome, grid_runs, search
 from flop_p2p.comparison.plan import Arm, Plan, Run, build_plan
 from flop_p2p.comparison.results import Comparison, Record, evaluate, read_record, to_json
@@ -16,6 +16,7 @@ from flop_p2p.config import ExperimentSettings, read_toml
 from flop_p2p.data import FederatedData
 from flop_p2p.errors import FlopError, Interrupted
 from flop_p2p.simulation import RoundReport, load_data, run_simulation
+from flop_p2p.simulation.writing import write_text
 
 
 class Simulate(Protocol):

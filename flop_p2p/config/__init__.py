@@ -1,6 +1,6 @@
 """Settings: frozen pydantic models of `experiment.toml`, with unknown keys refused."""
 
-from flop_p2p.config.base import Settings, read_toml, validate
+from flop_p2p.config.base import Settings, first_difference, read_toml, validate
 from flop_p2p.config.data import DataSettings
 from flop_p2p.config.experiment import PRESETS, ComparisonSettings, ExperimentSettings, load_experiment
 from flop_p2p.config.model import ModelSettings
@@ -16,6 +16,7 @@ __all__ = [
     "Settings",
     "TopologySettings",
     "TrainingSettings",
+    "first_difference",
     "learning_rate_factor",
     "load_experiment",
     "read_toml",

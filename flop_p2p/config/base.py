@@ -2,6 +2,7 @@
 
 import difflib
 import tomllib
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,3 +63,24 @@ def _unknown_key(model: type[BaseModel], location: tuple[int | str, ...]) -> str
     close = difflib.get_close_matches(str(location[-1]), known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known keys are {', '.join(known)}"
     return f"unknown key; {hint}"
+
+
+def first_difference(before: Settings, now: Settings, may_change: Collection[str] = ()) -> str | None:
+    """The first key in which two sets of settings differ, with both values; None if they agree.
+
+    Args:
+        may_change: dotted keys that are not compared.
+    """
+    old, new = _flat(before.model_dump(mode="json")), _flat(now.model_dump(mode="json"))
+    for key in sorted(old.keys() - set(may_change)):
+        if old[key] != new[key]:
+            return f"{key} was {old[key]!r} and is now {new[key]!r}"
+    return None
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat

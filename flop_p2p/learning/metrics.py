@@ -28,6 +28,7 @@ def evaluate_logits(logits: np.ndarray, labels: np.ndarray, task: Task, prior: n
         labels: ``[samples]``, or ``[samples, outputs]`` for ``multilabel``.
         prior: offset ``[outputs]`` that training added to the logits, or None.
     """
+    logits = logits.astype(np.float64)  # float32 makes all probabilities above 1 - 6e-8 equal, ties for the AUROC
     score = _multilabel if task == "multilabel" else _single_label
     metrics = score(logits if prior is None else logits + prior, labels)
     if prior is not None:

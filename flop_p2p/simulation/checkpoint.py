@@ -13,6 +13,7 @@ from torch import Tensor
 
 from flop_p2p.errors import RunError
 from flop_p2p.simulation.population import Population
+from flop_p2p.simulation.writing import writing
 
 
 @dataclass
@@ -38,7 +39,11 @@ class Progress:
 def save_checkpoint(
     path: Path, progress: Progress, population: Population, optimizers: Sequence[torch.optim.Optimizer]
 ) -> None:
-    """Write ``path`` so that a crash leaves either the old file or the new one."""
+    """Write ``path`` so that a crash leaves either the old file or the new one.
+
+    Raises:
+        RunError: it cannot be written.
+    """
     tensors = {"bodies": population.bodies, "heads": population.heads}
     for site, optimizer in enumerate(optimizers):
         tensors |= {f"local/{site}/{name}": buffer for name, buffer in population.local_buffers(site).items()}
@@ -47,10 +52,11 @@ def save_checkpoint(
                 if isinstance(value, Tensor):
                     tensors[f"optimizer/{site}/{parameter}/{key}"] = value
     temporary = path.with_suffix(".tmp")
-    save_file(tensors, temporary, metadata={"progress": json.dumps(asdict(progress))})
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with writing(path):
+        save_file(tensors, temporary, metadata={"progress": json.dumps(asdict(progress))})
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
 
 
 def load_checkpoint(path: Path, population: Population, optimizers: Sequence[torch.optim.Optimizer]) -> Progress:

@@ -9,9 +9,10 @@ from typing import Any
 import tomli_w
 from safetensors.torch import save_file
 
-from flop_p2p.config import ExperimentSettings, read_toml
+from flop_p2p.config import ExperimentSettings, first_difference, read_toml, validate
 from flop_p2p.errors import RunError
 from flop_p2p.simulation.population import Population
+from flop_p2p.simulation.writing import write_text, writing
 
 Line = dict[str, Any]
 
@@ -29,23 +30,23 @@ class RunDirectory:
     def __init__(self, path: Path, settings: ExperimentSettings, resume: bool) -> None:
         self.path = path
         self.checkpoint = path / "checkpoint.safetensors"
-        config = settings.model_dump(mode="json", exclude_none=True)
         try:
             if (path / "config.toml").exists():
-                self._reopen(config, resume)
+                self._reopen(settings, resume)
             elif path.exists() and any(path.iterdir()):
                 raise RunError(f"{path}: not empty and not a run of flop-p2p; choose another --out")
             else:
                 path.mkdir(parents=True, exist_ok=True)
-                (path / "config.toml").write_text(tomli_w.dumps(config))
+                write_text(path / "config.toml", tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True)))
         except OSError as error:
             raise RunError(f"{path}: cannot write the run directory ({error.strerror})") from error
 
-    def _reopen(self, config: dict[str, Any], resume: bool) -> None:
+    def _reopen(self, settings: ExperimentSettings, resume: bool) -> None:
         if not resume:
             raise RunError(f"{self.path}: holds a run already; add --resume to go on with it, or choose another --out")
-        difference = _first_difference(read_toml(self.path / "config.toml"), config)
-        if difference:
+        config = self.path / "config.toml"
+        before = validate(ExperimentSettings, read_toml(config), str(config))
+        if difference := first_difference(before, settings):
             raise RunError(f"{self.path}: cannot resume with other settings: {difference}")
 
     def summary(self) -> dict[str, Any] | None:
@@ -58,7 +59,7 @@ class RunDirectory:
         if not path.exists():
             return None
         try:
-            loaded: dict[str, Any] = json.loads(path.read_text())
+            loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise RunError(f"{path}: damaged ({error}); delete it to finish this run again") from error
         return loaded
@@ -72,7 +73,7 @@ class RunDirectory:
         path = self.path / "metrics.jsonl"
         lines: list[Line] = []
         if path.exists():
-            for number, text in enumerate(path.read_text().splitlines(), 1):
+            for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
                 try:
                     line = json.loads(text)
                 except ValueError as error:
@@ -82,25 +83,25 @@ class RunDirectory:
                 lines.append(line)
         if rounds and (not lines or lines[-1]["round"] != rounds):
             raise RunError(f"{path}: ends before round {rounds} of the checkpoint; begin this run anew")
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
         return lines
 
     def add_metrics(self, lines: Sequence[Line]) -> None:
         """Append the lines of one round."""
-        with (self.path / "metrics.jsonl").open("a") as file:
+        path = self.path / "metrics.jsonl"
+        with writing(path), path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(line) + "\n" for line in lines)
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the summary, last of all, and remove the checkpoint."""
-        temporary = self.path / "summary.tmp"
-        temporary.write_text(json.dumps(summary, indent=2) + "\n")
-        temporary.replace(self.path / "summary.json")
+        write_text(self.path / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
         self.checkpoint.unlink(missing_ok=True)
 
     def save_models(self, population: Population, sites: Sequence[str]) -> None:
         """Write each site's whole model, body and head, to `models/`."""
         folder = self.path / "models"
-        folder.mkdir(exist_ok=True)
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
         for model, site, name in zip(population.models, sites, file_names(sites), strict=True):
             tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
             metadata = {
@@ -108,21 +109,12 @@ class RunDirectory:
                 "body_sha256": population.split.body.sha256,
                 "head": json.dumps(population.split.head.names),
             }
-            save_file(tensors, folder / f"{name}.safetensors", metadata=metadata)
+            path = folder / f"{name}.safetensors"
+            with writing(path):
+                save_file(tensors, path, metadata=metadata)
 
 
 def file_names(sites: Sequence[str]) -> list[str]:
     """A distinct file name for every site, in letters, digits, dots and dashes."""
     names = [re.sub(r"[^A-Za-z0-9.]+", "-", site).strip("-.") or "site" for site in sites]
     return [name if names.count(name) == 1 else f"{name}-{index}" for index, name in enumerate(names, 1)]
-
-
-def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str | None:
-    for key in sorted(old.keys() | new.keys()):
-        before, now = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(now, dict):
-            if difference := _first_difference(before, now, f"{prefix}{key}."):
-                return difference
-        elif before != now:
-            return f"{prefix}{key} was {before!r} and is now {now!r}"
-    return None

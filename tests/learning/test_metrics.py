@@ -90,10 +90,27 @@ def test_perfect_and_useless_predictions() -> None:
     assert useless["auroc"] == 0.5
 
 
+@pytest.mark.parametrize("task", ["binary", "multilabel"])
+def test_very_sure_predictions_are_not_tied(task: str) -> None:
+    sure = np.array([[0.0, 18.0], [0.0, 22.0], [0.0, 26.0], [0.0, -9.0]], dtype=np.float32)
+    labels = np.array([0, 1, 1, 0])
+    truth = np.eye(2, dtype=np.float32)[labels] if task == "multilabel" else labels
+    columns = sure[:, 1:] if task == "multilabel" else sure
+    found = evaluate_logits(columns, truth[:, 1:] if task == "multilabel" else truth, task)  # type: ignore[arg-type]
+    assert found["auroc"] == 1.0
+
+
+def test_tied_scores_count_half() -> None:
+    generator = np.random.default_rng(2)
+    logits, labels = generator.integers(-1, 2, (60, 2)).astype(np.float32), generator.integers(0, 2, 60)
+    found = evaluate_logits(logits, labels, "binary")
+    assert found["auroc"] == pytest.approx(reference.roc_auc_score(labels, logits[:, 1] - logits[:, 0]))
+
+
 def test_predictions_with_the_prior_and_without() -> None:
-    logits, labels = draw(5, 50, 3)
-    prior = np.log(np.array([0.7, 0.2, 0.1], dtype=np.float32))
-    found = evaluate_logits(logits, labels, "multiclass", prior)
+    single, labels = draw(5, 50, 3)
+    logits, prior = single.astype(np.float64), np.log([0.7, 0.2, 0.1])
+    found = evaluate_logits(single, labels, "multiclass", prior)
     plain, adjusted = (evaluate_logits(values, labels, "multiclass") for values in (logits, logits + prior))
     assert plain["accuracy"] != adjusted["accuracy"]
     assert plain["balanced_accuracy"] != adjusted["balanced_accuracy"]
