@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -116,13 +115,11 @@ def test_help_names_every_family() -> None:
     assert listed == [usage(name) for name in FAMILIES]
 
 
-def test_show_starts_quickly_and_without_torch(tmp_path: Path) -> None:
+def test_show_imports_neither_torch_nor_pyplot(tmp_path: Path) -> None:
     code = (
         "import sys; from flop_p2p.cli import main\n"
         "sys.argv = ['flop-p2p', 'topology', 'show', 'ring', '--sites', '16']\n"
         "try: main()\nexcept SystemExit: pass\n"
         "assert 'torch' not in sys.modules and 'matplotlib.pyplot' not in sys.modules"
     )
-    start = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
-    assert time.perf_counter() - start < 15  # benchmarks measure; this only notices an import gone wrong
