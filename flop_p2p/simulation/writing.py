@@ -1,0 +1,31 @@
+"""Writing files: whole or not at all, and one clear line when it fails."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from flop_p2p.errors import RunError
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a failure to write ``path`` within the block into a `RunError` that names it."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"{path}: cannot be written ({reason}); mend this and go on with --resume") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace ``path`` by ``text``, so that a crash leaves either the old file or the new one.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    with writing(path):
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
