@@ -11,7 +11,7 @@ from torch import nn
 
 from flop_p2p.config import ExperimentSettings
 from flop_p2p.data import FederatedData, SiteSplit
-from flop_p2p.errors import ConfigError
+from flop_p2p.errors import ConfigError, TrainingError
 from flop_p2p.learning import Learner, Metrics, Phase, Samples, evaluate_logits, log_prior, predict
 from flop_p2p.simulation.checkpoint import Progress, load_checkpoint, save_checkpoint
 from flop_p2p.simulation.exchange import build_exchange
@@ -58,8 +58,15 @@ class Simulation:
         self.population = Population(self.blueprint, 1 if self.method.pooled else len(sites))
         self.learners = self._build_learners()
         self.progress = Progress([0] * self.exchange.participants, last_round=settings.training.rounds)
-        if self.method.fine_tunes and settings.training.rounds < 2:
+        self._check_settings()
+
+    def _check_settings(self) -> None:
+        training = self.settings.training
+        if self.method.fine_tunes and training.rounds < 2:
             raise ConfigError(f"{self.method.name} trains the head alone in its last round; take --rounds 2 or more")
+        if training.augmentation and len(self.samples.sample_shape) != 3:
+            names = ", ".join(training.augmentation)
+            raise ConfigError(f"--augment {names}: augmentation is for images, and the data are a table; leave it out")
 
     def _build_learners(self) -> list[Learner]:
         if self.method.pooled:
@@ -172,9 +179,15 @@ class Simulation:
         if not self.method.trains:
             logits, adjusted = np.tile(prior, (len(indices), 1)), False
         else:
-            logits = predict(model, self.samples, indices)
+            logits = self._predict(model, site, indices)
         labels = self.samples.labels[self.samples.positions(indices)].cpu().numpy()
         return evaluate_logits(logits, labels, self.samples.task, prior if adjusted else None)
+
+    def _predict(self, model: nn.Module, site: SiteSplit, indices: np.ndarray) -> np.ndarray:
+        try:
+            return predict(model, self.samples, indices)
+        except TrainingError as error:
+            raise TrainingError(f"site {site.name}, round {self.progress.round}: {error}") from error
 
     def bytes_total(self) -> int:
         """Bytes of bodies sent so far by all participants; each counts once though two take part."""
