@@ -110,6 +110,20 @@ def test_joint_training_changes_body_and_head(samples: Samples, norm_net: Make, 
     assert {*HEAD, *BODY} <= changed(before, model)
 
 
+def test_training_after_an_evaluation_is_training(samples: Samples, norm_net: Make, state_of: StateOf) -> None:
+    """An evaluation between two rounds changes nothing: the model goes back to training mode."""
+    states = []
+    for evaluates in (False, True):
+        model = norm_net()
+        training = learner(model, samples)
+        training.train(0)
+        if evaluates:
+            predict(model, samples, np.arange(36))
+        training.train(1)
+        states.append(state_of(model))
+    assert same(*states)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_head_phase_leaves_body_parameters_bit_for_bit(
     optimizer: str, samples: Samples, norm_net: Make, state_of: StateOf
