@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from flop_p2p.seeding import derive, derive_int
 
-purposes = st.lists(st.one_of(st.text(min_size=1, max_size=6), st.integers(1, 2**31)), min_size=1, max_size=4).map(tuple)
+parts = st.one_of(st.text(min_size=1, max_size=6), st.integers(1, 2**31))
+purposes = st.lists(parts, min_size=1, max_size=4).map(tuple)
 
 
 @given(st.integers(0, 2**40), purposes)
