@@ -1,11 +1,13 @@
 """Local training of one site: the gradient steps of a round on its own data."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from flop_p2p.config import TrainingSettings, learning_rate_factor
 from flop_p2p.data import build_augmentation
@@ -46,6 +48,11 @@ class Learner:
         trained = {key: tensor for key, tensor in model.named_parameters() if tensor.requires_grad}
         self._body = [tensor for key, tensor in trained.items() if key not in head]
         self._head = [tensor for key, tensor in trained.items() if key in head]
+        self._shared_norms = [
+            layer
+            for key, layer in model.named_modules()
+            if isinstance(layer, _BatchNorm) and f"{key}.running_mean" not in head
+        ]
         self._samples = samples
         self._indices = samples.positions(indices)
         self._labels = samples.labels[self._indices].cpu().numpy()
@@ -60,7 +67,8 @@ class Learner:
 
         ``joint`` trains body and head together (FLOP, FedPer), ``head`` the head alone; ``alternating`` takes
         the first half of the steps for the head and the second for the body (FedRep, DFedAlt), so that every
-        phase takes the same number of gradient steps.
+        phase takes the same number of gradient steps; an odd step goes to the head in the first round, to the
+        body in the next, and so on. While the body is frozen its BatchNorm statistics are, too.
 
         Raises:
             TrainingError: loss or weights are no longer finite, the phase has nothing to train, or BatchNorm met
@@ -70,10 +78,16 @@ class Learner:
         batches = round_batches(self._labels, self._settings, generator, self._sites)
         self._start_round(round_index)
         if phase == "alternating":
-            half = (len(batches) + 1) // 2
-            total = self._steps(batches[:half], frozen=self._body) + self._steps(batches[half:], frozen=self._head)
+            half = (len(batches) + 1 - round_index % 2) // 2
+            with _frozen(self._body, self._shared_norms):
+                total = self._steps(batches[:half])
+            with _frozen(self._head):
+                total += self._steps(batches[half:])
+        elif phase == "head":
+            with _frozen(self._body, self._shared_norms):
+                total = self._steps(batches)
         else:
-            total = self._steps(batches, frozen=self._body if phase == "head" else [])
+            total = self._steps(batches)
         mean = float(total) / len(batches)
         if not np.isfinite(mean):
             raise self._error(round_index, f"the loss is {mean}; training diverged, lower --lr")
@@ -95,10 +109,8 @@ class Learner:
         torch.manual_seed(derive_int(self._seed, "torch", self.name, round_index))
         self.model.train()
 
-    def _steps(self, batches: list[np.ndarray], frozen: list[nn.Parameter]) -> Tensor:
+    def _steps(self, batches: list[np.ndarray]) -> Tensor:
         total = torch.zeros((), device=self._samples.inputs.device)
-        for parameter in frozen:
-            parameter.requires_grad_(False)
         for positions in batches:
             inputs, labels = self._samples.batch(self._indices[torch.from_numpy(positions)], self._augment)
             self.optimizer.zero_grad(set_to_none=True)
@@ -109,8 +121,6 @@ class Learner:
             self.optimizer.step()
             total += loss.detach()
         self.optimizer.zero_grad(set_to_none=True)
-        for parameter in frozen:
-            parameter.requires_grad_(True)
         return total
 
     def _logits(self, inputs: Tensor) -> Tensor:
@@ -124,6 +134,22 @@ class Learner:
                 "and leave out sites of one training sample with --min-site-images"
             ) from error
         return logits
+
+
+@contextmanager
+def _frozen(parameters: Sequence[nn.Parameter], norms: Sequence[nn.Module] = ()) -> Iterator[None]:
+    """Leave these parameters, and the running statistics of these BatchNorm layers, as they are."""
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    for norm in norms:
+        norm.eval()
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        for norm in norms:
+            norm.train()
 
 
 def _optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
