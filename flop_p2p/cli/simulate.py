@@ -27,8 +27,9 @@ def simulate(
     """Simulate one method over the hospitals of a data set."""
     if resume and out is None:
         raise typer.BadParameter("--resume needs --out, the directory of the run to go on with")
-    from flop_p2p.report.run import write_pictures
+    from flop_p2p.report.run import run_schedule, write_pictures
     from flop_p2p.simulation import load_data, run_simulation
+    from flop_p2p.topology.analysis import mean_reached
 
     console = Console()
     directory = out or Path("runs") / f"{settings.method}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -37,9 +38,12 @@ def simulate(
     with _progress(console, settings) as on_round:
         summary = run_simulation(settings, directory, data=data, resume=resume, on_round=on_round)
     with console.status("drawing"):
-        write_pictures(directory, settings, data, summary)
+        schedule = run_schedule(settings, data, summary)
+        write_pictures(directory, settings, data, schedule)
     console.print(_table(summary))
-    console.print(f"written to {directory}", soft_wrap=True)
+    if schedule is not None and not schedule.doubly_stochastic:
+        console.print(mean_reached(schedule), highlight=False)
+    console.print(f"written to {directory}", soft_wrap=True, markup=False)
 
 
 @contextmanager

@@ -13,23 +13,27 @@ from flop_p2p.data import FederatedData
 from flop_p2p.report.partition import draw_partition
 from flop_p2p.report.topology import draw_topology
 from flop_p2p.simulation import METHODS
-from flop_p2p.topology import build_schedule
+from flop_p2p.topology import Schedule, build_schedule
+
+
+def run_schedule(settings: ExperimentSettings, data: FederatedData, summary: dict[str, Any]) -> Schedule | None:
+    """The schedule along which the sites of a run exchanged, or None for a method without gossip."""
+    if METHODS[settings.method].exchange != "gossip":
+        return None
+    names = list(summary["metrics"]["accuracy"]["per_site"])
+    counts = {site.name: len(site.train) for site in data.sites}
+    weighted = [counts[name] for name in names] if settings.topology.weighting == "samples" else None
+    return build_schedule(settings.topology, names, weighted, settings.seed)
 
 
 def write_pictures(
-    directory: Path, settings: ExperimentSettings, data: FederatedData, summary: dict[str, Any]
-) -> list[Path]:
-    """Write `partition.png`, `accuracy.png` and, for gossip methods, `topology.png` into a finished run."""
-    written = [directory / "partition.png", directory / "accuracy.png"]
-    draw_partition(data, written[0], settings.data.partition)
-    draw_accuracy(directory / "metrics.jsonl", written[1], f"{settings.method}, seed {settings.seed}")
-    if METHODS[settings.method].exchange == "gossip":
-        names = list(summary["metrics"]["accuracy"]["per_site"])
-        counts = {site.name: len(site.train) for site in data.sites}
-        weighted = [counts[name] for name in names] if settings.topology.weighting == "samples" else None
-        written.append(directory / "topology.png")
-        draw_topology(build_schedule(settings.topology, names, weighted, settings.seed), written[-1])
-    return written
+    directory: Path, settings: ExperimentSettings, data: FederatedData, schedule: Schedule | None
+) -> None:
+    """Write `partition.png`, `accuracy.png` and, with a schedule, `topology.png` into a finished run."""
+    draw_partition(data, directory / "partition.png", settings.data.partition)
+    draw_accuracy(directory / "metrics.jsonl", directory / "accuracy.png", f"{settings.method}, seed {settings.seed}")
+    if schedule is not None:
+        draw_topology(schedule, directory / "topology.png")
 
 
 def draw_accuracy(metrics: Path, path: Path, title: str) -> None:
