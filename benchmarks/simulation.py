@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from flop_p2p.config import ExperimentSettings, load_experiment
 from flop_p2p.data import FederatedData
-from flop_p2p.learning.batches import round_batches
+from flop_p2p.learning.batches import round_batches, steps_of_round
 from flop_p2p.models import build_model
 from flop_p2p.seeding import derive
 from flop_p2p.simulation import load_data, run_simulation
@@ -73,7 +73,9 @@ def floor(experiment: ExperimentSettings, data: FederatedData) -> tuple[float, f
     for round_index in range(training.rounds):
         for site, model, optimizer in zip(data.sites, models, optimizers, strict=True):
             order = derive(experiment.seed, "batches", site.name, round_index)
-            for batch in round_batches(data.dataset.labels[site.train], training, order):
+            for batch in round_batches(
+                data.dataset.labels[site.train], training, order, steps_of_round(len(site.train), training)
+            ):
                 chosen = torch.from_numpy(site.train[batch])
                 optimizer.zero_grad()
                 F.cross_entropy(model(inputs[chosen]), labels[chosen]).backward()

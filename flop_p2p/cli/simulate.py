@@ -80,6 +80,8 @@ def _table(summary: dict[str, Any]) -> Table:
         table.add_column(column, justify="right")
     for name, values in summary["metrics"].items():
         pooled = summary["pooled_test"][name]
-        figures = (values["mean"], values["min"], pooled["mean"])
+        worst = max if name == "calibration_error" else min  # the others are better the higher
+        known = [value for value in values["per_site"].values() if value is not None]
+        figures = (values["mean"], worst(known, default=None), pooled["mean"])
         table.add_row(name.replace("_", " "), *("–" if value is None else f"{value:.3f}" for value in figures))
     return table

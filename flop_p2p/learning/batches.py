@@ -5,30 +5,36 @@ import numpy as np
 from flop_p2p.config import TrainingSettings
 
 
+def steps_of_round(samples: int, settings: TrainingSettings) -> int:
+    """Gradient steps that a site with so many training samples takes in a round."""
+    return settings.local_steps or settings.local_epochs * len(_starts(samples, settings))
+
+
 def round_batches(
-    labels: np.ndarray, settings: TrainingSettings, generator: np.random.Generator, sites: int = 1
+    labels: np.ndarray, settings: TrainingSettings, generator: np.random.Generator, steps: int
 ) -> list[np.ndarray]:
-    """Positions into a site's training samples, one int64 array a gradient step.
+    """Positions into a site's training samples, one int64 array for each of ``steps`` gradient steps.
 
     Args:
         labels: training labels of the site, ``[samples]`` or ``[samples, labels]``.
-        sites: of how many sites these data are; with ``local_steps`` pooled training takes the steps of all.
     """
-    if settings.local_steps is None:
-        epochs = (_epoch(labels, settings, generator) for _ in range(settings.local_epochs))
-        return [batch for epoch in epochs for batch in epoch]
     batches: list[np.ndarray] = []
-    while len(batches) < settings.local_steps * sites:
+    while len(batches) < steps:
         batches += _epoch(labels, settings, generator)
-    return batches[: settings.local_steps * sites]
+    return batches[:steps]
+
+
+def _starts(samples: int, settings: TrainingSettings) -> list[int]:
+    """Where the batches of an epoch begin."""
+    starts = list(range(0, samples, settings.batch_size))
+    if len(starts) > 1 and samples - starts[-1] == 1:
+        starts.pop()  # BatchNorm cannot normalize a batch of one: it joins the batch before
+    return starts
 
 
 def _epoch(labels: np.ndarray, settings: TrainingSettings, generator: np.random.Generator) -> list[np.ndarray]:
     order = _balanced(labels, generator) if settings.sampling == "balanced" else generator.permutation(len(labels))
-    starts = list(range(0, len(order), settings.batch_size))
-    if len(starts) > 1 and len(order) - starts[-1] == 1:
-        starts.pop()  # BatchNorm cannot normalize a batch of one: it joins the batch before
-    return np.split(order, starts[1:])
+    return np.split(order, _starts(len(order), settings)[1:])
 
 
 def _balanced(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from flop_p2p.config import TrainingSettings, learning_rate_factor
 from flop_p2p.data import build_augmentation
 from flop_p2p.errors import TrainingError
-from flop_p2p.learning.batches import round_batches
+from flop_p2p.learning.batches import round_batches, steps_of_round
 from flop_p2p.learning.objective import build_objective
 from flop_p2p.learning.samples import Samples
 from flop_p2p.seeding import derive, derive_int
@@ -28,7 +28,7 @@ class Learner:
             repeated alone.
         head: names of the model's private parameters.
         indices: the site's training samples, int64 ``[training samples]``.
-        sites: how many sites' data these are (more than one for pooled training).
+        steps: gradient steps a round; default as the settings say for so many samples.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Learner:
         indices: np.ndarray,
         settings: TrainingSettings,
         seed: int,
-        sites: int = 1,
+        steps: int | None = None,
     ) -> None:
         self.name = name
         self.model = model
@@ -60,7 +60,7 @@ class Learner:
         self._augment = build_augmentation(settings.augmentation)
         self._settings = settings
         self._seed = seed
-        self._sites = sites
+        self._steps_of_round = steps or steps_of_round(len(indices), settings)
 
     def train(self, round_index: int, phase: Phase = "joint") -> float:
         """Train one round, counted from 0, and return the mean loss over its gradient steps.
@@ -75,7 +75,7 @@ class Learner:
                 a batch of one sample.
         """
         generator = derive(self._seed, "batches", self.name, round_index)
-        batches = round_batches(self._labels, self._settings, generator, self._sites)
+        batches = round_batches(self._labels, self._settings, generator, self._steps_of_round)
         self._start_round(round_index)
         if phase == "alternating":
             half = (len(batches) + 1 - round_index % 2) // 2

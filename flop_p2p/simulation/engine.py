@@ -12,7 +12,7 @@ from torch import nn
 from flop_p2p.config import ExperimentSettings
 from flop_p2p.data import FederatedData, SiteSplit
 from flop_p2p.errors import ConfigError, TrainingError
-from flop_p2p.learning import Learner, Metrics, Phase, Samples, evaluate_logits, log_prior, predict
+from flop_p2p.learning import Learner, Metrics, Phase, Samples, evaluate_logits, log_prior, predict, steps_of_round
 from flop_p2p.simulation.checkpoint import Progress, load_checkpoint, save_checkpoint
 from flop_p2p.simulation.exchange import build_exchange
 from flop_p2p.simulation.methods import METHODS
@@ -71,14 +71,15 @@ class Simulation:
     def _build_learners(self) -> list[Learner]:
         if self.method.pooled:
             everything = np.concatenate([site.train for site in self.sites])
-            return [self.learner("pooled", self.population.models[0], everything, sites=len(self.sites))]
+            steps = sum(steps_of_round(len(site.train), self.settings.training) for site in self.sites)
+            return [self.learner("pooled", self.population.models[0], everything, steps)]
         models = zip(self.sites, self.population.models, strict=True)
         return [self.learner(site.name, model, site.train) for site, model in models]
 
-    def learner(self, name: str, model: nn.Module, indices: np.ndarray, sites: int = 1) -> Learner:
+    def learner(self, name: str, model: nn.Module, indices: np.ndarray, steps: int | None = None) -> Learner:
         """A learner for ``model`` on the training samples at ``indices``, with the settings of this run."""
         settings = self.settings
-        return Learner(name, model, self.blueprint.head, self.samples, indices, settings.training, settings.seed, sites)
+        return Learner(name, model, self.blueprint.head, self.samples, indices, settings.training, settings.seed, steps)
 
     def resume(self, checkpoint: Path) -> None:
         """Go back to where ``checkpoint`` was written.
@@ -128,8 +129,9 @@ class Simulation:
 
     def stop_early(self) -> None:
         """Make the round just completed the last; a method that fine-tunes still does so."""
-        if self.progress.last_round == self.settings.training.rounds:
-            self.progress.last_round = self.progress.round + self.method.fine_tunes
+        progress = self.progress
+        if progress.round < progress.last_round == self.settings.training.rounds:
+            progress.last_round = progress.round + self.method.fine_tunes
 
     def round_lines(self) -> list[Line]:
         """One line a site on the round just completed; evaluated when the settings ask for it."""

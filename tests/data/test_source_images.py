@@ -41,6 +41,15 @@ def test_sixteen_bit_images_keep_their_high_byte(image_folder: Path) -> None:
     assert (dataset.inputs[0] == 0x81).all()
 
 
+def test_twelve_bits_in_a_deep_file_keep_their_range(image_folder: Path) -> None:
+    ramp = np.linspace(0, 4095, 36).astype(np.uint16).reshape(6, 6)
+    for path in image_folder.glob("*/*"):
+        Image.fromarray(ramp).save(path)
+    Image.fromarray(ramp // 2).save(image_folder / "normal" / "0.png")
+    pixels = read("folder", image_folder).inputs
+    assert sorted({int(image.max()) for image in pixels}) == [127, 255]
+
+
 def test_sizes_must_agree_or_be_given(image_folder: Path) -> None:
     Image.new("L", (9, 7)).save(image_folder / "pneumonia" / "3.png")
     with pytest.raises(DataError, match=r"3\.png: is 9 x 7 pixels and 0\.png 6 x 6; .*--image-size"):

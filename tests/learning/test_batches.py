@@ -6,11 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flop_p2p.config import TrainingSettings
-from flop_p2p.learning.batches import round_batches
+from flop_p2p.learning.batches import round_batches, steps_of_round
 
 
-def batches(labels: np.ndarray, seed: int = 0, sites: int = 1, **settings: object) -> list[np.ndarray]:
-    return round_batches(labels, TrainingSettings(**settings), np.random.default_rng(seed), sites)  # type: ignore[arg-type]
+def batches(labels: np.ndarray, seed: int = 0, steps: int | None = None, **settings: object) -> list[np.ndarray]:
+    training = TrainingSettings(**settings)  # type: ignore[arg-type]
+    count = steps or steps_of_round(len(labels), training)
+    return round_batches(labels, training, np.random.default_rng(seed), count)
 
 
 @given(samples=st.integers(1, 70), batch_size=st.integers(1, 20), epochs=st.integers(1, 3), seed=st.integers(0, 99))
@@ -39,10 +41,9 @@ def test_a_trailing_batch_of_one_joins_the_one_before(samples: int, sizes: list[
     assert [len(positions) for positions in batches(np.zeros(samples, int), batch_size=5)] == sizes
 
 
-@given(samples=st.integers(1, 40), batch_size=st.integers(1, 12), steps=st.integers(1, 25), sites=st.integers(1, 4))
-def test_local_steps_are_exact(samples: int, batch_size: int, steps: int, sites: int) -> None:
-    labels = np.zeros(samples, int)
-    assert len(batches(labels, sites=sites, batch_size=batch_size, local_steps=steps)) == steps * sites
+@given(samples=st.integers(1, 40), batch_size=st.integers(1, 12), steps=st.integers(1, 25))
+def test_local_steps_are_exact(samples: int, batch_size: int, steps: int) -> None:
+    assert len(batches(np.zeros(samples, int), batch_size=batch_size, local_steps=steps)) == steps
 
 
 def test_local_steps_go_through_the_data_before_any_sample_comes_again() -> None:
@@ -51,8 +52,13 @@ def test_local_steps_go_through_the_data_before_any_sample_comes_again() -> None
     assert len(set(np.concatenate(steps[4:]))) == 10
 
 
-def test_pooled_training_takes_the_epochs_of_all_data() -> None:
-    assert len(batches(np.zeros(80, int), sites=4, batch_size=10, local_epochs=2)) == 16
+def test_any_number_of_steps_can_be_asked_for() -> None:
+    """Pooled training takes the steps of all sites: of 8 sites with 20 samples 16 steps, not the 10 of 160 samples."""
+    assert [
+        steps_of_round(20, TrainingSettings(batch_size=16)) * 8,
+        len(batches(np.zeros(160, int), batch_size=16)),
+    ] == [16, 10]
+    assert len(batches(np.zeros(160, int), steps=16, batch_size=16)) == 16
 
 
 def test_order_differs_between_epochs_and_generators_and_repeats_with_the_seed() -> None:

@@ -282,9 +282,9 @@ def test_only_the_sites_own_samples_are_read(make_samples: MakeSamples, norm_net
     assert same(*states)
 
 
-def test_pooled_training_takes_the_steps_of_all_sites(samples: Samples, norm_net: Make) -> None:
+def test_the_number_of_steps_can_be_given(samples: Samples, norm_net: Make) -> None:
     settings = TrainingSettings(local_steps=3, batch_size=4)
-    training = Learner("pooled", norm_net(), HEAD, samples, np.arange(36), settings, 0, sites=5)
+    training = Learner("pooled", norm_net(), HEAD, samples, np.arange(36), settings, 0, steps=15)
     count = 0
 
     def step(*_: object) -> None:

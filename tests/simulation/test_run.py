@@ -197,6 +197,11 @@ def test_early_stopping_ends_before_the_last_round(experiment: Any, tmp_path: Pa
     assert summary["rounds"] < 40
 
 
+def test_early_stopping_never_adds_a_round(experiment: Any, tmp_path: Path) -> None:
+    settings = experiment(method="fedavg-ft", training__rounds=2, training__early_stopping=1, training__lr=1e-12)
+    assert run_simulation(settings, tmp_path / "run")["rounds"] == 2
+
+
 def test_every_method_runs_and_counts_its_bytes(experiment: Any, tmp_path: Path) -> None:
     for name in METHODS:
         summary = run_simulation(experiment(method=name, training__head_loss="logit-adjusted"), tmp_path / name)

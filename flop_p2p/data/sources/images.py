@@ -53,19 +53,20 @@ class ImageList:
     def decode(self, image_size: int | None, channels: int | None) -> Dataset:
         """All images in one array, resized to squares of ``image_size`` pixels if it is given.
 
-        ``channels`` is 1 or 3; without it, images are grey if all files are. 16-bit files (many X-rays) keep
-        their high byte.
+        ``channels`` is 1 or 3; without it, images are grey if all files are. Files of more than 8
+        bits (many X-rays) are scaled alike, by the number of bits that the brightest of them uses.
 
         Raises:
             DataError: a file cannot be decoded, or sizes differ and no ``image_size`` is given.
         """
-        shapes = [_open(self, index, lambda image: (image.size, image.mode)) for index in range(len(self.paths))]
+        found = [_open(self, index, _look_at) for index in range(len(self.paths))]
         if channels is None:
-            channels = 1 if all(mode in GREY_MODES for _, mode in shapes) else 3
-        size = (image_size, image_size) if image_size is not None else self._common_size([size for size, _ in shapes])
+            channels = 1 if all(mode in GREY_MODES for _, mode, _ in found) else 3
+        size = (image_size, image_size) if image_size is not None else self._common_size([size for size, _, _ in found])
+        bits = max(bits for _, _, bits in found)
         pixels = np.empty((len(self.paths), channels, size[1], size[0]), np.uint8)
         for index in range(len(self.paths)):
-            decoded = _open(self, index, lambda image: _to_bytes(image, size, channels))
+            decoded = _open(self, index, lambda image: _to_bytes(image, size, channels, bits))
             pixels[index] = decoded[None] if channels == 1 else decoded.transpose(2, 0, 1)
         task = single_label_task(self.class_names, self.name)
         return Dataset(self.name, pixels, self.labels, self.class_names, task, self.sites, self.patients)
@@ -91,11 +92,17 @@ def _open(images: ImageList, index: int, use: Callable[[Image.Image], Result]) -
         raise DataError(f"{images.where(index)}: truncated, corrupt or no image file ({reason})") from error
 
 
-def _to_bytes(image: Image.Image, size: tuple[int, int], channels: int) -> Array:
+def _look_at(image: Image.Image) -> tuple[tuple[int, int], str, int]:
+    """Size, mode, and how many bits the pixels use (8 unless the file is a deep one)."""
+    bits = int(np.asarray(image).max(initial=0)).bit_length() if image.mode in DEEP_MODES else 8
+    return image.size, image.mode, min(max(bits, 8), 16)
+
+
+def _to_bytes(image: Image.Image, size: tuple[int, int], channels: int, bits: int) -> Array:
     """Pixels uint8 ``[height, width]`` for one channel, ``[height, width, 3]`` for three."""
     if image.mode in DEEP_MODES:
-        values = np.asarray(image).astype(np.int64)
-        image = Image.fromarray((np.clip(values, 0, 65535) >> 8).astype(np.uint8))
+        values = np.clip(np.asarray(image).astype(np.int64), 0, 2**bits - 1)
+        image = Image.fromarray((values >> (bits - 8)).astype(np.uint8))
     image = image.convert("L" if channels == 1 else "RGB")
     if image.size != size:
         image = image.resize(size, Image.Resampling.BILINEAR)
