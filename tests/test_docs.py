@@ -127,25 +127,14 @@ def anchors(page: Path) -> set[str]:
 # Commands
 
 
-class Recorded(typer.Typer):
-    """An application that is put together and not run."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-
 class Checked(Exception):  # noqa: N818 - no error
     """The settings of a command were read; it need not run."""
 
 
-@pytest.fixture
-def root_command(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The command line as `main` puts it together."""
-    app = Recorded()
-    app.callback()(cli._root)
-    monkeypatch.setattr(cli, "app", app)
-    cli.main()
-    return typer.main.get_command(app)
+@pytest.fixture(scope="module")
+def root_command() -> Any:
+    """The command line with all its commands."""
+    return typer.main.get_command(cli.command_line())
 
 
 @pytest.mark.parametrize("arguments", COMMANDS)

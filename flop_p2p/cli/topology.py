@@ -63,6 +63,8 @@ def show(
     body = _body_bytes(parameters, body_bytes)
     values = {"name": topology, "weights": weights, "weighting": weighting}
     settings = validate(TopologySettings, values, "command line")
+    if samples is not None and weighting == "uniform":
+        raise ConfigError("--samples counts only with --weighting samples; add that or leave --samples out")
     named = file_sites(settings)
     if named is not None and sites not in (None, len(named)):
         raise ConfigError(f"--sites {sites}: {topology} names {len(named)} sites; leave --sites out")
@@ -79,7 +81,7 @@ def show(
 
 @app.command("compare")
 def compare(
-    sites: Annotated[int, typer.Option(help="number of sites")] = DEFAULT_SITES,
+    sites: Annotated[int, typer.Option(min=2, help="number of sites")] = DEFAULT_SITES,
     parameters: Parameters = None,
     body_bytes: BodyBytes = None,
     seed: Seed = 0,

@@ -80,7 +80,7 @@ class Plan:
 
     def grid_run(self, arm: Arm, lr: float) -> Run:
         """The run of ``arm`` with the first seed that tries out the learning rate ``lr``."""
-        return Run(arm, self.resolved(arm, self.seeds[0], lr), self.out / "lr-grid" / f"{arm.name}-lr{lr:g}")
+        return Run(arm, self.resolved(arm, self.seeds[0], lr), self.out / "lr-grid" / f"{arm.name}-lr{lr!r}")
 
     def resolved(self, arm: Arm, seed: int, lr: float) -> ExperimentSettings:
         """The settings of one run; what concerns the comparison only is back at its default."""

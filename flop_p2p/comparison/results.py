@@ -36,6 +36,7 @@ class ArmResult:
     """One method and topology over all seeds.
 
     lr: None for a method that does not train.
+    doubly_stochastic: None without a topology.
     metrics, pooled_test, chosen_round, late_sites: each figure's mean over sites, over seeds. The last two are
         empty where there is no validation data, or no late site.
     worst_site: the lowest accuracy of a site.
@@ -50,6 +51,7 @@ class ArmResult:
     arm: Arm
     lr: float | None
     weighting: str
+    doubly_stochastic: bool | None
     metrics: dict[str, Estimate]
     pooled_test: dict[str, Estimate]
     chosen_round: dict[str, Estimate]
@@ -85,6 +87,12 @@ class Comparison:
     def seeds(self) -> tuple[int, ...]:
         """The seeds, ascending."""
         return tuple(self.arms[0].worst_site.per_seed)
+
+    @property
+    def lopsided(self) -> tuple[str, ...]:
+        """The topologies whose sites do not converge to the plain mean."""
+        arms = (result.arm for result in self.arms if result.doubly_stochastic is False)
+        return tuple(dict.fromkeys(arm.topology for arm in arms if arm.topology is not None))
 
     @property
     def has_reference(self) -> bool:
@@ -147,6 +155,7 @@ def _arm_result(
         arm=arm,
         lr=first["lr"] if METHODS[arm.method].trains else None,
         weighting=first["weighting"],
+        doubly_stochastic=first.get("doubly_stochastic"),
         metrics=_means(records, lambda summary: summary["metrics"]),
         pooled_test=_means(records, lambda summary: summary["pooled_test"]),
         chosen_round=_means(records, lambda summary: (summary["chosen_round"] or {}).get("metrics", {})),

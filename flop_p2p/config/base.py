@@ -48,7 +48,9 @@ def validate(model: type[SettingsType], values: dict[str, Any], where: str) -> S
         if first["type"] == "extra_forbidden":
             reason = _unknown_key(model, first["loc"])
         else:
-            reason = f"{first['msg'].removeprefix('Value error, ')}, got {first['input']!r}"
+            reason = first["msg"].removeprefix("Value error, ")
+            if not isinstance(first["input"], dict | BaseModel):
+                reason += f", got {first['input']!r}"
         raise ConfigError(f"{where}: {key}: {reason}") from error
 
 

@@ -56,7 +56,10 @@ class DataSettings(Settings):
     @field_validator("split", mode="before")
     @classmethod
     def _split_from_text(cls, value: object) -> object:
-        return tuple(value.split(",")) if isinstance(value, str) else value
+        parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple) or len(parts) != 3:
+            raise ValueError("give three fractions, for training, validation and test, such as 0.7,0.1,0.2")
+        return tuple(parts)
 
     @field_validator("split")
     @classmethod

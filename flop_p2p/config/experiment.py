@@ -5,7 +5,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from flop_p2p.config.base import Settings, read_toml, validate
 from flop_p2p.config.data import DataSettings
@@ -66,6 +66,22 @@ class ExperimentSettings(Settings):
     topology: TopologySettings = TopologySettings()
     training: TrainingSettings = TrainingSettings()
     comparison: ComparisonSettings = ComparisonSettings()
+
+    @model_validator(mode="after")
+    def _settings_go_together(self) -> "ExperimentSettings":
+        training = self.training
+        balances = (training.class_weights, training.sampling) != ("none", "shuffle")
+        if training.head_loss == "logit-adjusted" and balances:
+            raise ValueError(
+                "training.head_loss = 'logit-adjusted' corrects for the class prior already; "
+                "leave class_weights at 'none' and sampling at 'shuffle'"
+            )
+        if training.early_stopping and (self.data.split[1] == 0 or self.evaluate_every == 0):
+            raise ValueError(
+                "training.early_stopping goes by validation accuracy over rounds; "
+                "give data.split a validation part and leave evaluate_every above 0"
+            )
+        return self
 
 
 def load_experiment(

@@ -52,13 +52,16 @@ def split_model(
     return split
 
 
-def share_everything(module: nn.Module) -> Split:
+def share_everything(module: nn.Module, batch_norm: Literal["shared", "private"] = "shared") -> Split:
     """The split of the full-model baselines (FedAvg, D-PSGD): all floating-point tensors are shared.
 
+    With ``batch_norm="private"`` all but the BatchNorm layers are (FedBN).
+
     Raises:
-        SplitError: a tensor is neither float32 nor an integer buffer.
+        SplitError: a tensor is neither float32 nor an integer buffer, or there is no BatchNorm to keep.
     """
-    return _assemble(module, _tensors_with_names(module), set())
+    private = _batch_norm_names(module) if batch_norm == "private" else set()
+    return _assemble(module, _tensors_with_names(module), private)
 
 
 def _assemble(module: nn.Module, groups: dict[int, list[str]], private: set[str]) -> Split:

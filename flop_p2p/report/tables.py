@@ -88,6 +88,14 @@ def notes(comparison: Comparison) -> list[str]:
         "included; moving the data to one place (pooled) is not counted. "
         "Pooled test: each site's own model on the test splits of all sites, mean over sites."
     )
+    if comparison.settings.training.participation < 1:
+        share = f"{100 * comparison.settings.training.participation:g} %"
+        result.append(f"In a round {share} of the sites train under a server, all of them under the other methods.")
+    result.extend(
+        f"{name}: its mixing matrix is not doubly stochastic, so its sites converge to a weighted mean, not the plain "
+        "one; `flop-p2p topology show` prints the weights."
+        for name in comparison.lopsided
+    )
     if comparison.settings.training.head_loss == "logit-adjusted":
         result.append(
             "Logit adjustment: balanced accuracy is decided without the site's class prior, the rest with it."

@@ -8,12 +8,13 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from flop_p2p.config import ExperimentSettings
 from flop_p2p.seeding import derive
 from flop_p2p.simulation.methods import Method
-from flop_p2p.simulation.mixing import average_in_place, mix_in_place
+from flop_p2p.simulation.mixing import average_in_place, mix_in_place, mixing_tensor
 from flop_p2p.topology import Schedule, build_schedule
 
 
@@ -21,6 +22,7 @@ class Exchange(Protocol):
     """One way to exchange bodies. Rounds are counted from 0."""
 
     participants: int  # sites, and one more where there is a server
+    doubly_stochastic: bool | None  # None where no topology is used
 
     def trains(self, round_index: int) -> np.ndarray:
         """Positions of the sites that train in this round, ascending."""
@@ -34,6 +36,8 @@ class Exchange(Protocol):
 
 class NoExchange:
     """Every site keeps its body."""
+
+    doubly_stochastic: bool | None = None
 
     def __init__(self, sites: int) -> None:
         self.participants = sites
@@ -57,6 +61,8 @@ class ServerExchange:
         weights: weight of each site, ``[sites]``: ones, or numbers of training samples.
         fraction: share of sites drawn to train in a round; at least one trains.
     """
+
+    doubly_stochastic: bool | None = None
 
     def __init__(self, weights: Sequence[float], fraction: float, seed: int) -> None:
         self._weights = np.asarray(weights, dtype=np.float64)
@@ -89,7 +95,9 @@ class GossipExchange:
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
+        self._matrix: csr_array | None = None
         self.participants = len(schedule.sites)
+        self.doubly_stochastic: bool | None = schedule.doubly_stochastic
 
     def trains(self, round_index: int) -> np.ndarray:  # noqa: ARG002
         """All sites."""
@@ -97,7 +105,10 @@ class GossipExchange:
 
     def mix(self, bodies: Tensor, round_index: int) -> None:
         """Mix with the matrix of this round."""
-        mix_in_place(bodies, self._schedule.mixing(round_index))
+        matrix = self._schedule.mixing(round_index)
+        if matrix is not self._matrix:  # a static topology gives the same one each time
+            self._matrix, self._weights = matrix, mixing_tensor(matrix, bodies.device)
+        mix_in_place(bodies, self._weights)
 
     def messages(self, round_index: int) -> np.ndarray:
         """One body along every edge of this round."""

@@ -12,6 +12,7 @@ from flop_p2p.learning import Metrics, Phase
 from flop_p2p.partial import bind
 from flop_p2p.seeding import derive
 from flop_p2p.simulation.engine import Simulation
+from flop_p2p.topology import file_sites
 
 
 def draw_late_sites(
@@ -20,10 +21,15 @@ def draw_late_sites(
     """The sites that take part, and those that the seed draws to join late, both ascending by name.
 
     Raises:
-        ConfigError: no two sites would be left to take part.
+        ConfigError: no two sites would be left to take part, or a topology file names all that do.
     """
     if settings.late_sites and len(sites) - settings.late_sites < 2:
         raise ConfigError(f"--late-sites {settings.late_sites} leaves fewer than 2 of {len(sites)} sites to take part")
+    if settings.late_sites and file_sites(settings.topology) is not None:
+        raise ConfigError(
+            f"--late-sites {settings.late_sites}: {settings.topology.name} names the sites that take part; "
+            "take a topology without names"
+        )
     late = set(derive(settings.seed, "late").choice(len(sites), settings.late_sites, replace=False).tolist())
     present = tuple(site for position, site in enumerate(sites) if position not in late)
     return present, tuple(sites[position] for position in sorted(late))
@@ -55,10 +61,12 @@ def _is_local(simulation: Simulation) -> bool:
 
 
 def _adopted_model(simulation: Simulation, site: SiteSplit) -> nn.Module:
-    """A new model with its initial head and the body of a neighbour."""
+    """A new model with the body of a neighbour and its initial head; all of the pooled model, which has one head."""
     model = copy.deepcopy(simulation.blueprint.template)
     if not _is_local(simulation):
         bodies = simulation.population.bodies
         neighbour = int(derive(simulation.settings.seed, "adopt", site.name).integers(len(bodies)))
         bind(model, simulation.blueprint.split.body, bodies[neighbour].clone())
+    if simulation.method.pooled:
+        bind(model, simulation.blueprint.split.head, simulation.population.heads[0].clone())
     return model

@@ -9,17 +9,15 @@ BLOCK_BYTES = 8 * 2**20
 DENSE_SITES = 64
 
 
-def mix_in_place(bodies: Tensor, matrix: csr_array) -> None:
-    """Replace ``bodies`` by ``matrix @ bodies``.
+def mix_in_place(bodies: Tensor, weights: Tensor) -> None:
+    """Replace ``bodies`` by ``weights @ bodies``.
 
-    Extra memory is one block of about 8 MiB, whatever the size of the bodies. Up to 64 sites the product is
-    dense, above that sparse, so that its cost grows with the edges.
+    Extra memory is one block of about 8 MiB, whatever the size of the bodies.
 
     Args:
         bodies: ``[sites, parameters]``, float32.
-        matrix: mixing matrix ``[sites, sites]``.
+        weights: mixing matrix ``[sites, sites]`` as `mixing_tensor` gives it.
     """
-    weights = _as_tensor(matrix, bodies.device)
     width = max(1, BLOCK_BYTES // (4 * bodies.shape[0]))
     for block in torch.split(bodies, width, dim=1):
         block.copy_(weights @ block)
@@ -37,7 +35,11 @@ def consensus_distance(bodies: Tensor) -> float:
     return float(squares.mean().sqrt())
 
 
-def _as_tensor(matrix: csr_array, device: torch.device) -> Tensor:
+def mixing_tensor(matrix: csr_array, device: torch.device) -> Tensor:
+    """The mixing matrix ``[sites, sites]`` in float32: dense up to 64 sites, above that sparse.
+
+    The cost of mixing then grows with the edges.
+    """
     if matrix.shape[0] <= DENSE_SITES:
         return torch.from_numpy(matrix.toarray()).float().to(device)
     edges = matrix.tocoo()

@@ -40,7 +40,7 @@ def build_blueprint(settings: ModelSettings, method: Method, samples: Samples, s
     head = frozenset(partial.head.names)
     if settings.weights is not None:
         load_weights(template, settings.weights, optional=head)
-    split = share_everything(template) if method.shares == "model" else partial
+    split = share_everything(template, settings.batch_norm) if method.shares == "model" else partial
     return Blueprint(name, template.to(samples.inputs.device), split, head)
 
 

@@ -26,7 +26,11 @@ def load_data(settings: ExperimentSettings) -> FederatedData:
     Raises:
         DataError: the data cannot be read or partitioned as asked.
     """
-    return load_federated(settings.data, settings.seed, file_sites(settings.topology))
+    names = file_sites(settings.topology)
+    data = settings.data
+    if names is not None and "sites" not in data.model_fields_set:
+        data = data.model_copy(update={"sites": len(names)})
+    return load_federated(data, settings.seed, names)
 
 
 def run_simulation(
@@ -56,7 +60,8 @@ def run_simulation(
         present, late = draw_late_sites(settings, data.sites)
         simulation = Simulation(settings, data, present)  # settings that cannot run leave no directory behind
         files = RunDirectory(directory, settings, resume)
-        return files.summary() or _Run(simulation, files).complete(late, save_models, on_round)
+        finished = files.summary()
+        return _Run(simulation, files).complete(late, save_models, on_round) if finished is None else finished
     finally:
         torch.set_num_threads(threads)
 
@@ -69,7 +74,7 @@ class _Run:
         self.directory = directory
         if directory.checkpoint.exists():
             simulation.resume(directory.checkpoint)
-        self._lines = directory.metrics(simulation.progress.round)
+        self._lines = directory.metrics(simulation.progress.round * len(simulation.sites))
         self._mark = self._saved = time.perf_counter()
 
     def complete(

@@ -60,30 +60,29 @@ class RunDirectory:
             return None
         try:
             loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise RunError(f"{path}: damaged ({error}); delete it to finish this run again") from error
+            loaded["metrics"]["accuracy"]["mean"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path}: damaged ({error!r}); delete it to finish this run again") from error
         return loaded
 
-    def metrics(self, rounds: int) -> list[Line]:
-        """The lines of the first ``rounds`` rounds; later ones, whose round was lost, are cut off the file.
+    def metrics(self, count: int) -> list[Line]:
+        """The first ``count`` lines; what follows, from rounds after the checkpoint, is cut off the file.
 
         Raises:
-            RunError: lines are missing or damaged.
+            RunError: one of them is missing or damaged.
         """
         path = self.path / "metrics.jsonl"
+        texts = path.read_text(encoding="utf-8").splitlines()[:count] if path.exists() else []
+        if len(texts) < count:
+            raise RunError(f"{path}: has {len(texts)} of the {count} lines before the checkpoint; begin this run anew")
         lines: list[Line] = []
-        if path.exists():
-            for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-                try:
-                    line = json.loads(text)
-                except ValueError as error:
-                    raise RunError(f"{path}, line {number}: damaged ({error}); begin this run anew") from error
-                if line["round"] > rounds:
-                    break
-                lines.append(line)
-        if rounds and (not lines or lines[-1]["round"] != rounds):
-            raise RunError(f"{path}: ends before round {rounds} of the checkpoint; begin this run anew")
-        write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+        for number, text in enumerate(texts, 1):
+            try:
+                lines.append(json.loads(text))
+                lines[-1]["round"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise RunError(f"{path}, line {number}: damaged ({error!r}); begin this run anew") from error
+        write_text(path, "".join(f"{text}\n" for text in texts))
         return lines
 
     def add_metrics(self, lines: Sequence[Line]) -> None:

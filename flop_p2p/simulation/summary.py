@@ -28,6 +28,7 @@ def summarize(
     return {
         "method": settings.method,
         "topology": settings.topology.name if simulation.method.exchange == "gossip" else None,
+        "doubly_stochastic": simulation.exchange.doubly_stochastic,
         "weighting": settings.topology.weighting,
         "head_loss": settings.training.head_loss,
         "lr": settings.training.lr,

@@ -130,6 +130,8 @@ def check_connected(graph: nx.Graph, sites: Sequence[str]) -> None:
 
 
 def _check_sites(file: TopologyFile) -> None:
+    if not all(site.strip() for site in file.sites):
+        raise TopologyError("a site has an empty name; name every site")
     for site, times in Counter(file.sites).items():
         if times > 1:
             raise TopologyError(f"site {site!r} is named twice")

@@ -13,6 +13,12 @@ from safetensors.numpy import save_file
 from flop_p2p.cli import main
 
 FLAGS = {
+    "unknown flag": (["--speed", "9"], 2, "--speed.*--help"),
+    "text for a number": (["--sites", "many"], 2, "--sites.*integer"),
+    "resume of nothing": (["--resume", "--sites", "x"], 2, "--sites"),
+    "two fractions": (["--split", "0.5,0.5"], 3, r"data\.split: .*three fractions"),
+    "balanced twice": (["--head-loss", "logit-adjusted", "--class-weights", "balanced"], 3, "logit-adjusted"),
+    "early stopping blind": (["--early-stopping", "2", "--evaluate-every", "0"], 3, "early_stopping"),
     "unknown method": (["--method", "fedsgd"], 3, r"method: .*'fedsgd'"),
     "unknown data source": (["--data", "imagenet"], 3, r"data\.source: .*'imagenet'"),
     "learning rate": (["--lr", "-1"], 3, r"training\.lr: .*greater than 0"),

@@ -149,7 +149,7 @@ def test_each_method_takes_the_rate_of_the_grid_that_is_best_on_validation_data(
 
     fake.fail = diverge_at_nine
     comparison = compare(settings, tmp_path / "out", simulate=fake)
-    assert names(fake.calls)[:4] == ["flop-lr0.01", "flop-lr0.05", "flop-lr0.1", "flop-lr9"]
+    assert names(fake.calls)[:4] == ["flop-lr0.01", "flop-lr0.05", "flop-lr0.1", "flop-lr9.0"]
     assert names(fake.calls)[4:6] == ["majority-seed0", "flop-seed0"]
     assert [result.lr for result in comparison.arms] == [None, 0.05]
     (outcome,) = json.loads((tmp_path / "out" / "comparison.json").read_text())["lr_grid"]

@@ -184,3 +184,12 @@ def test_batch_norm_can_stay_at_the_site(simulation: Any) -> None:
     assert not torch.equal(first["bn1.running_mean"], second["bn1.running_mean"])
     assert int(first["bn1.num_batches_tracked"]) > 0
     assert torch.equal(first["conv1.weight"], second["conv1.weight"])
+
+
+def test_fedavg_with_private_batch_norm_is_fedbn(simulation: Any) -> None:
+    overrides = {"model__name": "resnet18", "data__limit_images": 60, "data__sites": 2}
+    run = simulation(method="fedavg", model__batch_norm="private", **overrides)
+    train(run, 1)
+    first, second = (model.state_dict() for model in run.population.models)
+    assert not torch.equal(first["bn1.weight"], second["bn1.weight"])
+    assert torch.equal(first["fc.weight"], second["fc.weight"])

@@ -25,14 +25,14 @@ def test_mixing_is_the_matrix_product(sites: int, parameters: int, seed: int, bl
     mixed = torch.from_numpy(bodies.copy())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mixing, "BLOCK_BYTES", block)
-        mixing.mix_in_place(mixed, matrix)
+        mixing.mix_in_place(mixed, mixing.mixing_tensor(matrix, mixed.device))
     np.testing.assert_allclose(mixed.numpy(), matrix.toarray() @ bodies, rtol=1e-5, atol=1e-6)
 
 
 def test_mixing_writes_into_the_same_memory() -> None:
     bodies = torch.rand(4, 10)
     row = bodies[2]
-    mixing.mix_in_place(bodies, csr_array(np.full((4, 4), 0.25)))
+    mixing.mix_in_place(bodies, torch.full((4, 4), 0.25))
     assert row.data_ptr() == bodies[2].data_ptr()
     torch.testing.assert_close(row, bodies.mean(dim=0))
 

@@ -191,6 +191,28 @@ def test_damaged_files_are_named(experiment: Any, tmp_path: Path, monkeypatch: p
         run_simulation(experiment(), tmp_path / "run", resume=True)
 
 
+def test_half_a_line_after_the_checkpoint_does_no_harm(
+    experiment: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_simulation(experiment(), tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 8)
+        with pytest.raises(Interrupted):
+            run_simulation(experiment(), tmp_path / "parts")
+    with (tmp_path / "parts" / "metrics.jsonl").open("a") as file:
+        file.write('{"round": 2, "si')
+    run_simulation(experiment(), tmp_path / "parts", resume=True)
+    assert lines_without_seconds(tmp_path / "parts") == lines_without_seconds(tmp_path / "whole")
+
+
+def test_a_damaged_summary_is_named(experiment: Any, tmp_path: Path) -> None:
+    run_simulation(experiment(), tmp_path / "run")
+    for damage in ("{}", "{", "[]"):
+        (tmp_path / "run" / "summary.json").write_text(damage)
+        with pytest.raises(RunError, match=r"summary\.json"):
+            run_simulation(experiment(), tmp_path / "run", resume=True)
+
+
 def test_early_stopping_ends_before_the_last_round(experiment: Any, tmp_path: Path) -> None:
     settings = experiment(training__rounds=40, training__early_stopping=2, data__split="0.4,0.3,0.3")
     summary = run_simulation(settings, tmp_path / "run")
