@@ -27,6 +27,7 @@ def simulate(
     """Simulate one method over the hospitals of a data set."""
     if resume and out is None:
         raise typer.BadParameter("--resume needs --out, the directory of the run to go on with")
+    from flop_p2p.report.page import write_page
     from flop_p2p.report.run import run_schedule, write_pictures
     from flop_p2p.simulation import load_data, run_simulation
     from flop_p2p.topology.analysis import mean_reached
@@ -40,6 +41,7 @@ def simulate(
     with console.status("drawing"):
         schedule = run_schedule(settings, data, summary)
         write_pictures(directory, settings, data, schedule)
+        write_page(directory, summary)
     console.print(_table(summary))
     if schedule is not None and not schedule.doubly_stochastic:
         console.print(mean_reached(schedule), highlight=False)

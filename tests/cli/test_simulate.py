@@ -1,6 +1,7 @@
 """`flop-p2p simulate` from the command line to the files it leaves."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,10 @@ def test_a_run_prints_its_rounds_and_draws_its_pictures(tmp_path: Path) -> None:
     assert "doubly stochastic" not in output
     for name in ("partition.png", "accuracy.png", "topology.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 3
+    assert "hospital-4" in page
+    assert not re.search(r"(src|href)='http", page)
 
 
 def test_what_a_lopsided_topology_means_is_said(tmp_path: Path) -> None:
