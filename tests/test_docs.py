@@ -76,7 +76,7 @@ def test_experiments_in_pages_load() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.toml")), ids=lambda path: path.name)
 def test_examples_load(path: Path) -> None:
-    load_experiment(path)
+    assert load_experiment(path) != load_experiment(), "an example that sets nothing shows nothing"
 
 
 def test_one_example_names_every_setting() -> None:
@@ -183,7 +183,9 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_programs_run(program: str, small: Path) -> None:
-    exec(compile(program, "<documentation>", "exec"), {"__name__": "documentation"})
+    names: dict[str, Any] = {"__name__": "documentation"}
+    exec(compile(program, "<documentation>", "exec"), names)
+    assert len(names) > 2, "the program defined or imported nothing"
 
 
 def test_the_medmnist_example_is_read_with_its_hospitals(small: Path) -> None:

@@ -75,6 +75,8 @@ def experiment_options(flags: dict[str, str]) -> Callable[[Command], Command]:
     names = {flag.removeprefix("--").replace("-", "_"): (flag, key) for flag, key in flags.items()}
 
     def decorate(command: Command) -> Command:
+        """``command`` with the flags in its signature."""
+
         @functools.wraps(command)
         def run(experiment: Path | None = None, preset: str | None = None, **values: Any) -> None:
             overrides = {
