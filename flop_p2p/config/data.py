@@ -38,7 +38,7 @@ class DataSettings(Settings):
         (0.7, 0.1, 0.2), description="fractions of a site's data for training, validation and test"
     )
     limit_images: int | None = Field(None, ge=1, description="use only so many samples, drawn by the seed")
-    image_size: int | None = Field(None, ge=1, description="resize images of folder and image-csv to this many pixels")
+    image_size: int | None = Field(None, ge=1, description="resize images to so many pixels in width and height")
     channels: Literal[1, 3] | None = Field(None, description="1 for grey, 3 for colour; default as the source has it")
     path_column: str = Field("path", description="image-csv: column with the image file")
     label_column: str = Field("label", description="csv and image-csv: column with the label")

@@ -131,6 +131,14 @@ def test_a_damaged_image_of_a_list_is_named_with_its_line(image_list: Path) -> N
         read("image-csv", image_list, **COLUMNS)
 
 
-def test_size_is_only_for_image_files() -> None:
-    with pytest.raises(ConfigError, match="--image-size resizes images of folder and image-csv, not of digits"):
-        read_source(DataSettings(image_size=5), np.random.default_rng(0))
+def test_images_of_every_source_can_be_resized() -> None:
+    small = read_source(DataSettings(), np.random.default_rng(0)).inputs
+    large = read_source(DataSettings(image_size=32, channels=3), np.random.default_rng(0)).inputs
+    assert large.shape == (len(small), 3, 32, 32)
+    assert large.dtype == np.uint8
+    assert np.corrcoef(large.mean(axis=(1, 2, 3)), small.mean(axis=(1, 2, 3)))[0, 1] > 0.99
+
+
+def test_size_is_only_for_images() -> None:
+    with pytest.raises(ConfigError, match="--image-size 5: breast-cancer is a table"):
+        read_source(DataSettings(source="breast-cancer", image_size=5), np.random.default_rng(0))

@@ -1,4 +1,4 @@
-"""One entry to all sources: reading, the limit on the number of samples, and the number of channels."""
+"""One entry to all sources: reading, the limit on the number of samples, channels and size of images."""
 
 from dataclasses import replace
 
@@ -25,8 +25,6 @@ def read_source(settings: DataSettings, rng: np.random.Generator) -> Dataset:
         ConfigError: an option that this source needs is missing, or one that it cannot honour is given.
         DataError: the data cannot be read.
     """
-    if settings.image_size is not None and settings.source not in ("folder", "image-csv"):
-        raise ConfigError(f"--image-size resizes images of folder and image-csv, not of {settings.source}")
     if settings.source in ("folder", "image-csv"):
         images = _list_images(settings)
         images = images.take(draw_subset(images.labels, settings.limit_images, rng))
@@ -34,11 +32,15 @@ def read_source(settings: DataSettings, rng: np.random.Generator) -> Dataset:
     dataset = _read(settings)
     if settings.limit_images is not None:
         dataset = dataset.take(draw_subset(dataset.labels, settings.limit_images, rng))
-    if settings.channels is None:
-        return dataset
-    if not dataset.is_image:
-        raise ConfigError(f"--channels {settings.channels}: {dataset.name} is a table, not images")
-    return replace(dataset, inputs=with_channels(dataset.inputs, settings.channels))
+    for flag, value in (("--channels", settings.channels), ("--image-size", settings.image_size)):
+        if value is not None and not dataset.is_image:
+            raise ConfigError(f"{flag} {value}: {dataset.name} is a table, not images")
+    inputs = dataset.inputs
+    if settings.channels is not None:
+        inputs = with_channels(inputs, settings.channels)
+    if settings.image_size is not None:
+        inputs = with_size(inputs, settings.image_size)
+    return replace(dataset, inputs=inputs)
 
 
 def _list_images(settings: DataSettings) -> ImageList:
@@ -72,3 +74,15 @@ def with_channels(images: Array, channels: int) -> Array:
         block = images[start : start + 256].astype(np.uint32)
         grey[start : start + 256, 0] = (299 * block[:, 0] + 587 * block[:, 1] + 114 * block[:, 2] + 500) // 1000
     return grey
+
+
+def with_size(images: Array, size: int) -> Array:
+    """Images uint8 ``[samples, channels, height, width]`` resized to ``size`` x ``size`` pixels (bilinear)."""
+    import torch
+    from torchvision.transforms.v2.functional import resize
+
+    resized = np.empty((*images.shape[:2], size, size), np.uint8)
+    for start in range(0, len(images), 256):
+        block = torch.from_numpy(np.ascontiguousarray(images[start : start + 256]))
+        resized[start : start + 256] = resize(block, [size, size], antialias=True).numpy()
+    return resized
