@@ -5,7 +5,7 @@ import tomli_w
 from flop_p2p.comparison.plan import Plan
 from flop_p2p.config import ExperimentSettings, first_difference, read_toml, validate
 from flop_p2p.errors import RunError
-from flop_p2p.simulation.writing import write_text
+from flop_p2p.simulation.writing import write_text, writing
 
 CONFIG = "config.toml"
 RESULT = "comparison.json"
@@ -46,8 +46,6 @@ def write_config(plan: Plan) -> None:
     Raises:
         RunError: it cannot be written.
     """
-    try:
+    with writing(plan.out):
         plan.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{plan.out}: cannot make this directory ({error.strerror})") from error
     write_text(plan.out / CONFIG, tomli_w.dumps(plan.settings.model_dump(mode="json", exclude_none=True)))

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import expit, softmax
 from scipy.stats import rankdata
 
-from flop_p2p.learning.samples import Task
+from flop_p2p.data.dataset import Task
 
 Metrics = dict[str, Any]
 

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flop_p2p.config import TrainingSettings
-from flop_p2p.learning.samples import Samples, Task
+from flop_p2p.data.dataset import Task
+from flop_p2p.learning.samples import Samples
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,13 @@
 """A data set as tensors on a device, read in batches that are normalized on the way to the model."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from flop_p2p.data import FederatedData
-
-Task = Literal["multiclass", "binary", "multilabel"]
+from flop_p2p.data.dataset import Task
 
 
 class Samples:

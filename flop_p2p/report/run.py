@@ -22,8 +22,7 @@ def run_schedule(settings: ExperimentSettings, data: FederatedData, summary: dic
         return None
     names = list(summary["metrics"]["accuracy"]["per_site"])
     counts = {site.name: len(site.train) for site in data.sites}
-    weighted = [counts[name] for name in names] if settings.topology.weighting == "samples" else None
-    return build_schedule(settings.topology, names, weighted, settings.seed)
+    return build_schedule(settings.topology, names, [counts[name] for name in names], settings.seed)
 
 
 def write_pictures(

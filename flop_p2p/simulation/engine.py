@@ -164,28 +164,45 @@ class Simulation:
         """How good the model of one site is on the samples at ``indices``; None where there are none."""
         if not len(indices):
             return None
-        model = self.population.models[0 if self.method.pooled else position]
-        return self.evaluate_model(model, self.sites[position], indices)
+        return self.evaluate_model(self._model(position), self.sites[position], indices)
 
     def evaluate_all(self, indices: np.ndarray) -> dict[str, Metrics]:
         """How good each site's own model is on the same samples."""
         start = time.perf_counter()
-        results = {site.name: self.evaluate(position, indices) or {} for position, site in enumerate(self.sites)}
+        results = {}
+        asked, logits = None, None
+        for position, site in enumerate(self.sites):
+            model = self._model(position)
+            if model is not asked:  # sites may have one model in common
+                asked, logits = model, self._predict(model, site, indices)
+            results[site.name] = self._score(logits, site, indices)
         self.progress.seconds["evaluation"] += time.perf_counter() - start
         return results
 
     def evaluate_model(self, model: nn.Module, site: SiteSplit, indices: np.ndarray) -> Metrics:
         """How good ``model`` is on the samples at ``indices``, with the class prior of ``site``."""
-        prior = log_prior(self.samples.labels[self.samples.positions(site.train)], self.samples).cpu().numpy()
-        adjusted = self.settings.training.head_loss == "logit-adjusted"
-        if not self.method.trains:
-            logits, adjusted = np.tile(prior, (len(indices), 1)), False
-        else:
-            logits = self._predict(model, site, indices)
-        labels = self.samples.labels[self.samples.positions(indices)].cpu().numpy()
-        return evaluate_logits(logits, labels, self.samples.task, prior if adjusted else None)
+        return self._score(self._predict(model, site, indices), site, indices)
 
-    def _predict(self, model: nn.Module, site: SiteSplit, indices: np.ndarray) -> np.ndarray:
+    def _model(self, position: int) -> nn.Module:
+        return self.population.models[0 if self.method.pooled else position]
+
+    def _score(self, logits: np.ndarray | None, site: SiteSplit, indices: np.ndarray) -> Metrics:
+        """The figures of ``logits``, or of guessing by the prior alone where there are none."""
+        labels = self.samples.labels[self.samples.positions(indices)].cpu().numpy()
+        if logits is None:
+            return evaluate_logits(np.tile(self._prior(site), (len(indices), 1)), labels, self.samples.task)
+        prior = self._prior(site) if self.settings.training.head_loss == "logit-adjusted" else None
+        return evaluate_logits(logits, labels, self.samples.task, prior)
+
+    def _prior(self, site: SiteSplit) -> np.ndarray:
+        labels = self.samples.labels[self.samples.positions(site.train)]
+        prior: np.ndarray = log_prior(labels, self.samples).cpu().numpy()
+        return prior
+
+    def _predict(self, model: nn.Module, site: SiteSplit, indices: np.ndarray) -> np.ndarray | None:
+        """The logits of a model; None for the method that has none to ask."""
+        if not self.method.trains:
+            return None
         try:
             return predict(model, self.samples, indices)
         except TrainingError as error:

@@ -16,6 +16,7 @@ from flop_p2p.seeding import derive
 from flop_p2p.simulation.methods import Method
 from flop_p2p.simulation.mixing import average_in_place, mix_in_place, mixing_tensor
 from flop_p2p.topology import Schedule, build_schedule
+from flop_p2p.topology.analysis import edges_between
 
 
 class Exchange(Protocol):
@@ -112,10 +113,9 @@ class GossipExchange:
 
     def messages(self, round_index: int) -> np.ndarray:
         """One body along every edge of this round."""
-        edges = self._schedule.mixing(round_index).tocoo()
-        between = (edges.data != 0) & (edges.row != edges.col)
-        received = np.bincount(edges.row[between], minlength=self.participants)
-        return received + np.bincount(edges.col[between], minlength=self.participants)
+        edges = edges_between(self._schedule.mixing(round_index))
+        received: np.ndarray = np.diff(edges.indptr)
+        return received + np.bincount(edges.indices, minlength=self.participants)
 
 
 def build_exchange(
@@ -127,8 +127,7 @@ def build_exchange(
         TopologyError: the topology does not exist for these sites or cannot be weighted by samples.
     """
     if method.exchange == "gossip":
-        weighted = samples if settings.topology.weighting == "samples" else None
-        return GossipExchange(build_schedule(settings.topology, sites, weighted, settings.seed))
+        return GossipExchange(build_schedule(settings.topology, sites, samples, settings.seed))
     if method.exchange == "server":
         weights = samples if settings.topology.weighting == "samples" else [1] * len(sites)
         return ServerExchange(weights, settings.training.participation, settings.seed)

@@ -110,7 +110,7 @@ def validation_accuracies(lines: Sequence[Line]) -> list[float]:
 
 def has_stalled(lines: Sequence[Line], patience: int) -> bool:
     """Whether the last ``patience`` evaluations brought no better validation accuracy; 0 is never."""
-    accuracies = validation_accuracies(lines)
-    if not patience or not accuracies:
+    accuracies = validation_accuracies(lines) if patience else []
+    if not accuracies:
         return False
     return len(accuracies) - 1 - accuracies.index(max(accuracies)) >= patience

@@ -45,7 +45,7 @@ class Analysis:
 
 def analyse(schedule: Schedule) -> Analysis:
     """All figures of a schedule."""
-    rounds = [_between(matrix) for matrix in _some_rounds(schedule)]
+    rounds = [edges_between(matrix) for matrix in _some_rounds(schedule)]
     receives = np.concatenate([np.diff(links.indptr) for links in rounds])
     sends = np.concatenate([np.bincount(links.indices, minlength=links.shape[0]) for links in rounds])
     return Analysis(
@@ -60,7 +60,7 @@ def analyse(schedule: Schedule) -> Analysis:
 
 def messages(schedule: Schedule, round_index: int) -> int:
     """Bodies sent in a round by all sites together."""
-    return int(_between(schedule.mixing(round_index)).nnz)
+    return int(edges_between(schedule.mixing(round_index)).nnz)
 
 
 def diameter(schedule: Schedule) -> int:
@@ -70,7 +70,7 @@ def diameter(schedule: Schedule) -> int:
     """
     if schedule.period is None:
         return 1
-    links = functools.reduce(lambda a, b: a + b, (_between(matrix) for matrix in _some_rounds(schedule)))
+    links = functools.reduce(lambda a, b: a + b, (edges_between(matrix) for matrix in _some_rounds(schedule)))
     sites = len(schedule.sites)
     if links.nnz == sites * (sites - 1):
         return 1
@@ -166,7 +166,7 @@ def _some_rounds(schedule: Schedule) -> Iterator[csr_array]:
     return (schedule.mixing(round_index) for round_index in range(schedule.period or RANDOM_ROUNDS))
 
 
-def _between(matrix: csr_array) -> csr_array:
+def edges_between(matrix: csr_array) -> csr_array:
     """The part of a mixing matrix that crosses from one site to another."""
     links = matrix.tocoo()
     row, column = links.coords
