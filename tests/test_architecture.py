@@ -18,10 +18,12 @@ LEVELS = (
     ("wire", "transport", "identity"),
     ("partial", "topology", "models", "data"),
     ("config",),
+    ("writing",),
     ("errors", "seeding"),
 )
 LEVEL = {package: level for level, packages in enumerate(LEVELS) for package in packages}
-SIDEWAYS = {("report", "comparison")}  # the report draws what a comparison found, never the other way round
+# the report draws what a comparison found, a transport carries what the wire defines, never the other way round
+SIDEWAYS = {("report", "comparison"), ("transport", "wire")}
 PUBLIC_FACE = ("__init__", "__main__")
 UNSAFE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 

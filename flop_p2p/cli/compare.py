@@ -38,7 +38,7 @@ def compare(
     from flop_p2p.comparison import compare as run_comparison
     from flop_p2p.report.curves import draw_comparison
     from flop_p2p.report.tables import comparison_markdown, comparison_tables
-    from flop_p2p.simulation.writing import write_text
+    from flop_p2p.writing import write_text
 
     console = Console(highlight=False)
     directory = out or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"

@@ -5,7 +5,7 @@ import tomli_w
 from flop_p2p.comparison.plan import Plan
 from flop_p2p.config import ExperimentSettings, first_difference, read_toml, validate
 from flop_p2p.errors import RunError
-from flop_p2p.simulation.writing import write_text, writing
+from flop_p2p.writing import write_text, writing
 
 CONFIG = "config.toml"
 RESULT = "comparison.json"

@@ -16,7 +16,7 @@ from flop_p2p.config import ExperimentSettings, read_toml
 from flop_p2p.data import FederatedData
 from flop_p2p.errors import FlopError, Interrupted
 from flop_p2p.simulation import RoundReport, load_data, run_simulation
-from flop_p2p.simulation.writing import write_text
+from flop_p2p.writing import write_text
 
 Simulate = Callable[..., dict[str, Any]]  # called as `flop_p2p.simulation.run_simulation` is
 

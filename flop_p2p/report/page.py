@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flop_p2p import __version__
-from flop_p2p.simulation.writing import write_text
+from flop_p2p.writing import write_text
 
 PICTURES = {
     "topology.png": "Who exchanges with whom",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from flop_p2p.errors import RunError
 from flop_p2p.simulation.population import Population
-from flop_p2p.simulation.writing import writing
+from flop_p2p.writing import writing
 
 
 @dataclass

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from flop_p2p.config import ExperimentSettings, first_difference, read_toml, validate
 from flop_p2p.errors import RunError
 from flop_p2p.simulation.population import Population
-from flop_p2p.simulation.writing import write_text, writing
+from flop_p2p.writing import write_text, writing
 
 Line = dict[str, Any]
 

@@ -1,0 +1,86 @@
+"""What the round protocol asks its driver to do. The driver carries the actions out in their order."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Timer = Literal["start", "deadline"]
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train this round locally, then report `RoundProtocol.trained`."""
+
+    round: int
+
+
+@dataclass(frozen=True)
+class Publish:
+    """The body is final for this round: store it, then send it to ``receivers`` (those connected, ascending)."""
+
+    round: int
+    receivers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Resend:
+    """Send the latest published body to this neighbour once more: it came back, or it is behind."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """A neighbour's body of ``round`` and the weight it gets."""
+
+    name: str
+    round: int
+    weight: float
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Replace the own body by the weighted sum, in ascending order of names, then report `RoundProtocol.mixed`.
+
+    absent: neighbours whose weight went to the site itself.
+    catches_up: the parts are the mean of the neighbours' bodies, and the own body counts nothing.
+    """
+
+    round: int
+    own_weight: float
+    parts: tuple[Part, ...]
+    absent: tuple[str, ...] = ()
+    catches_up: bool = False
+
+
+@dataclass(frozen=True)
+class Discard:
+    """Free a received body that is not going to be mixed."""
+
+    name: str
+    round: int
+    reason: Literal["late", "early", "duplicate", "superseded", "unexpected"]
+
+
+@dataclass(frozen=True)
+class SetTimer:
+    """Report `RoundProtocol.timer` after so many seconds; a timer of the same name starts anew."""
+
+    timer: Timer
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CancelTimer:
+    """Forget this timer."""
+
+    timer: Timer
+
+
+@dataclass(frozen=True)
+class Finish:
+    """There is nothing left to do: all rounds are ``complete``, or the driver asked to stop."""
+
+    complete: bool
+
+
+Action = Train | Publish | Resend | Mix | Discard | SetTimer | CancelTimer | Finish

@@ -1,0 +1,1 @@
+"""Who is who: keys, members, signed revisions of a federation."""

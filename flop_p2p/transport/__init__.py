@@ -1,0 +1,1 @@
+"""How messages and bodies travel: ZeroMQ between hospitals, memory within a process."""

@@ -1,0 +1,144 @@
+"""What a transport does for a node, whatever carries the bytes: greet neighbours, deliver bodies, notice losses."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flop_p2p.wire.messages import Greeting
+
+Body = NDArray[np.float32]  # [parameters], contiguous, never written again after it was handed over
+
+
+@dataclass(frozen=True)
+class Connected:
+    """A neighbour's greeting was accepted and ours by it. May come again without a `Lost` between."""
+
+    name: str
+    greeting: Greeting
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A neighbour can no longer be reached."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Left:
+    """A neighbour said goodbye: it sent bodies up to ``last_round`` and is not to be waited for."""
+
+    name: str
+    last_round: int
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A heartbeat: the neighbour is in ``round``."""
+
+    name: str
+    round: int
+
+
+@dataclass(frozen=True)
+class BodyReceived:
+    """A body came complete, authenticated, finite and with the right schema. The receiver owns it."""
+
+    name: str
+    round: int
+    body: Body = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """A neighbour acknowledged our body of ``round``."""
+
+    name: str
+    round: int
+
+
+Event = Connected | Lost | Left | Progress | BodyReceived | Delivered
+
+
+@dataclass(frozen=True)
+class OutgoingBody:
+    """A finished body as it is sent to every neighbour; hashed once.
+
+    sha256: of the body's bytes.
+    """
+
+    round: int
+    body: Body = field(repr=False, compare=False)
+    sha256: bytes
+
+
+@dataclass
+class LinkStatus:
+    """One neighbour as `flop-p2p status` shows it. Times in seconds (``last_contact`` since 1970), sizes in bytes."""
+
+    state: Literal["connecting", "connected", "lost", "refused", "left"] = "connecting"
+    reason: str = ""
+    last_contact: float | None = None
+    latency: float | None = None
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    dropped_frames: int = 0
+    clock_skew: float | None = None
+
+
+class Egress(Protocol):
+    """The log that every message must pass before it leaves; the node's keeps it on disk."""
+
+    def record(self, receiver: str, kind: str, round_index: int, size: int, sha256: bytes) -> bytes:
+        """Write one line and return its hash (32 bytes), the chain that travels with the message.
+
+        Raises:
+            EgressError: the line cannot be written; then nothing may be sent.
+        """
+
+    def receipt(self, sender: str, kind: str, round_index: int, chain: bytes) -> None:
+        """Keep the chain hash that came with a neighbour's message."""
+
+
+class Gate(Protocol):
+    """What the transport asks the node about greetings."""
+
+    def greeting(self, name: str) -> Mapping[str, Any]:
+        """The node's part of a greeting to ``name``: all fields but ``public_key``, ``bulk_id`` and ``session``."""
+
+    def refusal(self, name: str, greeting: Greeting) -> str | None:
+        """Why the greeting of the authenticated member ``name`` is not accepted; None if it is."""
+
+
+class Transport(Protocol):
+    """Carries bodies and signs of life between a node and its neighbours."""
+
+    async def open(self) -> None:
+        """Bind and begin to dial.
+
+        Raises:
+            TransportError: an address cannot be used.
+        """
+
+    async def next_event(self) -> Event:
+        """The next event; waits for one."""
+
+    def send(self, name: str, outgoing: OutgoingBody) -> None:
+        """Queue a body for a connected neighbour; of several that wait for one neighbour only the newest is sent."""
+
+    def set_round(self, round_index: int) -> None:
+        """The round that heartbeats tell."""
+
+    async def goodbye(self, last_round: int, finished: bool) -> None:
+        """Tell every connected neighbour that this node leaves, after what is queued for it was sent."""
+
+    async def close(self) -> None:
+        """Close all sockets; nothing is received any more."""
+
+    def links(self) -> dict[str, LinkStatus]:
+        """The state of every neighbour, by name."""

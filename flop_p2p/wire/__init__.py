@@ -1,0 +1,1 @@
+"""The language of nodes: messages, sealed frames, chunks."""

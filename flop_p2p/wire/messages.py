@@ -1,0 +1,124 @@
+"""The messages of the control channel, and nothing else that may be sent: a closed list.
+
+A message travels as msgpack ``[version, chain, payload]``: ``payload`` is the msgpack map of its fields, ``chain``
+the hash of the sender's egress log line about it (32 bytes), which the receiver keeps as a receipt.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from flop_p2p.config.federation import PROTOCOL_VERSION
+
+WIRE_VERSION = PROTOCOL_VERSION
+MAX_CONTROL_BYTES = 1 << 20  # a hello carries the whole federation file; everything else is tiny
+
+Digest = Annotated[bytes, Field(min_length=32, max_length=32)]
+Round = Annotated[int, Field(ge=-1, le=2**31)]  # -1: none yet
+
+
+class Message(BaseModel):
+    """What all messages share: strict types, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Greeting(Message):
+    """What two neighbours tell each other before anything else.
+
+    name: of the sender, compared with the name that its authenticated key belongs to.
+    federation: the canonical form, so that a difference can be named.
+    schema_hash, body_hash: of the body's schema and of the initial body before any training.
+    round: the round that the sender is in (-1 for a server's probe is never used; counted from 0).
+    have: round of the receiver's latest body that the sender holds or has mixed, -1 if none.
+    finished: the sender has completed all rounds and only serves its last body.
+    probe: only a check whether the connection works; the sender's node is not running.
+    time: the sender's clock, seconds since 1970.
+    public_key: fresh X25519 public key for the bulk channel.
+    bulk_id: random routing id under which the dialling side will send on the bulk channel (empty from the other).
+    session: random id of the session's keys, chosen by the dialling side and repeated by the other.
+    """
+
+    name: str = Field(max_length=256)
+    protocol: int
+    federation: str = Field(max_length=MAX_CONTROL_BYTES // 2)
+    schema_hash: Digest
+    body_hash: Digest
+    round: Round
+    have: Round
+    finished: bool
+    probe: bool
+    time: float
+    public_key: Digest
+    bulk_id: bytes = Field(max_length=32)
+    session: bytes = Field(min_length=8, max_length=8)
+
+
+class Hello(Greeting):
+    """First message of the dialling side; sent again to renew the session's keys."""
+
+    kind: Literal["hello"] = "hello"
+
+
+class Welcome(Greeting):
+    """Answer to a hello that is accepted."""
+
+    kind: Literal["welcome"] = "welcome"
+
+
+class Ready(Message):
+    """Last word of the dialling side: both sides have the keys; from now on they are used."""
+
+    kind: Literal["ready"] = "ready"
+    session: bytes = Field(min_length=8, max_length=8)
+
+
+class Refuse(Message):
+    """Why a greeting is not accepted, and the sender's own federation so that the other can name the difference."""
+
+    kind: Literal["refuse"] = "refuse"
+    reason: str = Field(max_length=1000)
+
+
+class Unknown(Message):
+    """Answer to anything but a hello from a member without a session: greet me again."""
+
+    kind: Literal["unknown"] = "unknown"
+
+
+class Heartbeat(Message):
+    """Sign of life. ``echo`` is the sent time of the heartbeat answered, 0 if this is not an answer."""
+
+    kind: Literal["heartbeat"] = "heartbeat"
+    round: Round
+    sent: float
+    echo: float
+
+
+class Credit(Message):
+    """So many more chunks may be sent: flow control of the bulk channel."""
+
+    kind: Literal["credit"] = "credit"
+    chunks: int = Field(ge=1, le=1024)
+
+
+class Receipt(Message):
+    """A body arrived complete, authentic and finite. ``chain`` is the hash of the sender's egress line about it."""
+
+    kind: Literal["receipt"] = "receipt"
+    round: Round
+    chain: Digest
+
+
+class Goodbye(Message):
+    """Do not wait for me: I sent bodies up to ``last_round`` and leave until I greet again."""
+
+    kind: Literal["goodbye"] = "goodbye"
+    last_round: Round
+    finished: bool
+
+
+AnyMessage = Annotated[
+    Hello | Welcome | Ready | Refuse | Unknown | Heartbeat | Credit | Receipt | Goodbye, Field(discriminator="kind")
+]
+KINDS = ("hello", "welcome", "ready", "refuse", "unknown", "heartbeat", "credit", "receipt", "goodbye", "body")
