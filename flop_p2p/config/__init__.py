@@ -1,24 +1,44 @@
-"""Settings: frozen pydantic models of `experiment.toml`, with unknown keys refused."""
+"""Settings: frozen pydantic models of `experiment.toml`, `federation.toml`, `site.toml`; unknown keys are refused."""
 
 from flop_p2p.config.base import Settings, first_difference, read_toml, validate
 from flop_p2p.config.data import DataSettings
 from flop_p2p.config.experiment import PRESETS, ComparisonSettings, ExperimentSettings, load_experiment
+from flop_p2p.config.federation import (
+    FederationSettings,
+    GossipSettings,
+    Member,
+    SampleSettings,
+    Signature,
+    load_federation,
+)
 from flop_p2p.config.model import ModelSettings
-from flop_p2p.config.topology import TopologySettings
+from flop_p2p.config.site import SiteDataSettings, SiteSettings, load_site
+from flop_p2p.config.topology import Edge, TopologyFile, TopologySettings
 from flop_p2p.config.training import TrainingSettings, learning_rate_factor
 
 __all__ = [
     "PRESETS",
     "ComparisonSettings",
     "DataSettings",
+    "Edge",
     "ExperimentSettings",
+    "FederationSettings",
+    "GossipSettings",
+    "Member",
     "ModelSettings",
+    "SampleSettings",
     "Settings",
+    "Signature",
+    "SiteDataSettings",
+    "SiteSettings",
+    "TopologyFile",
     "TopologySettings",
     "TrainingSettings",
     "first_difference",
     "learning_rate_factor",
     "load_experiment",
+    "load_federation",
+    "load_site",
     "read_toml",
     "validate",
 ]

@@ -6,11 +6,18 @@ from pathlib import Path
 import networkx as nx
 from scipy.sparse import csr_array
 
-from flop_p2p.config.topology import MixingWeights, TopologySettings
+from flop_p2p.config import FederationSettings, TopologyFile, TopologySettings
+from flop_p2p.config.topology import MixingWeights
 from flop_p2p.errors import TopologyError
 from flop_p2p.topology.base_graph import base_graph
 from flop_p2p.topology.families import Spec, check_size, parse_spec
-from flop_p2p.topology.files import SUFFIX, TopologyFile, check_same_sites, file_graph, read_topology_file
+from flop_p2p.topology.files import (
+    SUFFIX,
+    check_same_sites,
+    check_topology_file,
+    file_graph,
+    read_topology_file,
+)
 from flop_p2p.topology.graphs import static_graph
 from flop_p2p.topology.schedules import Schedule, epidemic, one_peer_exponential, reorder
 from flop_p2p.topology.weights import is_doubly_stochastic, mixing_matrix, sample_mixing_matrix
@@ -29,14 +36,35 @@ def file_sites(settings: TopologySettings) -> tuple[str, ...] | None:
     return None if file is None else file.sites or None
 
 
+def federation_schedule(federation: FederationSettings) -> Schedule:
+    """The schedule over the sites of a federation, ascending by name (its server, if it has one, left out).
+
+    Raises:
+        TopologyError: as in `build_schedule`; with weighting by samples also a member without their number.
+    """
+    members = [federation.member(name) for name in federation.sites]
+    samples = None
+    if federation.topology.weighting == "samples":
+        unknown = [member.name for member in members if member.samples is None]
+        if unknown:
+            raise TopologyError(f"weighting by samples: the number of samples of member {unknown[0]!r} is not given")
+        samples = [member.samples or 0 for member in members]
+    return build_schedule(federation.topology, federation.sites, samples, federation.seed, federation.graph)
+
+
 def build_schedule(
-    settings: TopologySettings, sites: Sequence[str], samples: Sequence[int] | None = None, seed: int = 0
+    settings: TopologySettings,
+    sites: Sequence[str],
+    samples: Sequence[int] | None = None,
+    seed: int = 0,
+    file: TopologyFile | None = None,
 ) -> Schedule:
     """The schedule of a topology over ``sites``; its matrices keep their order.
 
     Args:
         samples: training samples of each site, in the order of ``sites``; used with ``weighting="samples"``.
         seed: draws random graphs and the rounds of an epidemic topology.
+        file: content of the topology file that ``settings`` names, where it is not to be read from there.
 
     Raises:
         ConfigError: a topology file cannot be read or has a key or value of a wrong kind.
@@ -45,10 +73,13 @@ def build_schedule(
     """
     names = tuple(sites)
     _check_sites(names)
-    file = _read(settings)
+    if file is None:
+        file = _read(settings)
+    else:
+        check_topology_file(file, settings.name)
     order = names
     if file is not None and file.sites:
-        check_same_sites(Path(settings.name), file.sites, names)
+        check_same_sites(settings.name, file.sites, names)
         order = file.sites
     counts = _samples_of(order, names, samples) if settings.weighting == "samples" else None
     if file is not None and file.edges:

@@ -7,12 +7,10 @@ import difflib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import networkx as nx
-from pydantic import Field
 
-from flop_p2p.config.base import Settings, read_toml, validate
+from flop_p2p.config import TopologyFile, read_toml, validate
 from flop_p2p.errors import TopologyError
 from flop_p2p.topology.families import check_size, parse_spec
 from flop_p2p.topology.weights import check_given_weights
@@ -21,41 +19,26 @@ SUFFIX = ".toml"
 SHOWN = 5
 
 
-class Edge(NamedTuple):
-    """A link between two sites, or from the first to the second if the file is directed."""
-
-    first: str
-    second: str
-    weight: float | None = None
-
-
-class TopologyFile(Settings):
-    """The content of a topology file."""
-
-    sites: tuple[str, ...] = Field((), description="names of the sites; a family without them fits any sites")
-    family: str | None = Field(None, description="a family such as ring or base:1, over the sites in their order")
-    edges: tuple[Edge, ...] = Field((), description="pairs of sites, each with a weight or none with one")
-    directed: bool = Field(False, description="edges lead from the first site to the second only")
-    own_weights: dict[str, float] = Field(
-        {}, description="weights that sites give to their own bodies; default the rest"
-    )
-
-    @property
-    def weighted(self) -> bool:
-        """Whether the file gives mixing weights."""
-        return any(edge.weight is not None for edge in self.edges)
-
-
 def read_topology_file(path: Path) -> TopologyFile:
     """Read and check a topology file.
 
     Raises:
         ConfigError: the file cannot be read, has an unknown key or a value of a wrong kind.
+        TopologyError: its graph cannot be used, as in `check_topology_file`.
+    """
+    file = validate(TopologyFile, read_toml(path), str(path))
+    check_topology_file(file, str(path))
+    return file
+
+
+def check_topology_file(file: TopologyFile, where: str) -> None:
+    """Refuse a topology file that describes no graph to use; ``where`` names its origin in the error.
+
+    Raises:
         TopologyError: it names no graph or two, a site twice or an unknown one, a self-loop, an edge twice,
             a weight that is not positive, some weights only, weights that do not sum to one, or a graph
             that does not link all sites.
     """
-    file = validate(TopologyFile, read_toml(path), str(path))
     try:
         _check_sites(file)
         if (file.family is None) == (not file.edges):
@@ -71,8 +54,7 @@ def read_topology_file(path: Path) -> TopologyFile:
             if file.sites:
                 check_size(spec, len(file.sites))
     except TopologyError as error:
-        raise TopologyError(f"{path}: {error}") from error
-    return file
+        raise TopologyError(f"{where}: {error}") from error
 
 
 def file_graph(file: TopologyFile) -> nx.Graph:
@@ -85,7 +67,7 @@ def file_graph(file: TopologyFile) -> nx.Graph:
     return graph
 
 
-def check_same_sites(path: Path, file_sites: Sequence[str], sites: Sequence[str]) -> None:
+def check_same_sites(where: str, file_sites: Sequence[str], sites: Sequence[str]) -> None:
     """Refuse a file whose sites are not those of the data.
 
     Raises:
@@ -101,7 +83,7 @@ def check_same_sites(path: Path, file_sites: Sequence[str], sites: Sequence[str]
     ]
     if differences:
         raise TopologyError(
-            f"{path}: its {len(file_sites)} sites are not the {len(sites)} sites of the data; {'; '.join(differences)}"
+            f"{where}: its {len(file_sites)} sites are not the {len(sites)} sites of the data; {'; '.join(differences)}"
         )
 
 
