@@ -1,0 +1,96 @@
+"""A body cut into chunks, and put together again from chunks that are checked before they are believed."""
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flop_p2p.errors import WireError
+from flop_p2p.wire.frames import CHUNK_BYTES, Descriptor
+
+BYTES_PER_PARAMETER = 4
+CHECK_BLOCK = 1 << 16  # numbers whose finiteness is checked at a time: the mask of a block stays in the cache
+
+
+def chunk_count(size: int, chunk_bytes: int = CHUNK_BYTES) -> int:
+    """How many chunks ``size`` bytes make."""
+    return -(-size // chunk_bytes)
+
+
+def chunk_views(body: memoryview, chunk_bytes: int = CHUNK_BYTES) -> list[memoryview]:
+    """Views of the bytes of ``body`` (contiguous, little-endian float32), each of ``chunk_bytes`` but the last."""
+    data = body.cast("B")
+    return [data[start : start + chunk_bytes] for start in range(0, data.nbytes, chunk_bytes)]
+
+
+class Assembly:
+    """A body on its way in. Chunks are opened straight into it, in order; ``body`` hands it out once it is proven.
+
+    Args:
+        descriptor: what the sender says about the body.
+        schema_hash: SHA-256 of the schema that both sides agreed on.
+        parameters: numbers in a body of that schema.
+
+    Raises:
+        WireError: the descriptor does not fit the schema; nothing was allocated.
+    """
+
+    def __init__(self, descriptor: Descriptor, *, schema_hash: bytes, parameters: int) -> None:
+        size = BYTES_PER_PARAMETER * parameters
+        if descriptor.schema_hash != schema_hash:
+            raise WireError(f"body of schema {descriptor.schema_hash.hex()[:16]}, ours is {schema_hash.hex()[:16]}")
+        if descriptor.size != size:
+            raise WireError(f"body of {descriptor.size} bytes, but {parameters} parameters take {size}")
+        if descriptor.chunks != chunk_count(size, descriptor.chunk_bytes):
+            raise WireError(f"{descriptor.chunks} chunks of {descriptor.chunk_bytes} bytes do not make {size} bytes")
+        self.descriptor = descriptor
+        self._body = np.empty(parameters, dtype="<f4")
+        self._chunks = chunk_views(self._body.data, descriptor.chunk_bytes)
+        self._sha256 = hashlib.sha256()
+        self._added = 0
+
+    @property
+    def complete(self) -> bool:
+        """All chunks were added."""
+        return self._added == self.descriptor.chunks
+
+    def target(self, index: int) -> memoryview:
+        """Where chunk ``index`` (from 1) is to be written.
+
+        Raises:
+            WireError: it is not the chunk that comes next.
+        """
+        if self.complete or index != self._added + 1:
+            raise WireError(
+                f"chunk {index} after {self._added} of {self.descriptor.chunks}: missing, double or too many"
+            )
+        return self._chunks[index - 1]
+
+    def add(self, index: int) -> None:
+        """Chunk ``index`` now lies in its target, opened and authentic; it is hashed while it is in the cache.
+
+        Raises:
+            WireError: it is not the chunk that comes next.
+        """
+        self._sha256.update(self.target(index))
+        self._added = index
+
+    def body(self) -> NDArray[np.float32]:
+        """The body, float32 ``[parameters]``, without a copy (on little-endian machines).
+
+        Raises:
+            WireError: chunks are missing, the SHA-256 differs, or a number is not finite.
+        """
+        if not self.complete:
+            raise WireError(
+                f"body of round {self.descriptor.round}: {self._added} of {self.descriptor.chunks} chunks came"
+            )
+        if self._sha256.digest() != self.descriptor.sha256:
+            raise WireError(f"body of round {self.descriptor.round}: its SHA-256 is not the one announced")
+        for start in range(0, len(self._body), CHECK_BLOCK):
+            finite = np.isfinite(self._body[start : start + CHECK_BLOCK])
+            if not finite.all():
+                position = start + int(finite.argmin())
+                value = self._body[position]
+                raise WireError(f"body of round {self.descriptor.round}: number {position} is {value}, not finite")
+        return self._body.astype(np.float32, copy=False)

@@ -1,0 +1,89 @@
+"""Frames of the bulk channel: a header in the clear, and the description of a body that its chunks follow."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from flop_p2p.wire.codec import build, encode, read_map
+from flop_p2p.wire.messages import WIRE_VERSION, Digest, Message, Round
+
+CHUNK_BYTES = 4 << 20
+MAX_CHUNK_BYTES = 4 << 20
+MAX_CHUNKS = 1 << 20
+TAG_BYTES = 16
+MAX_FRAME_BYTES = MAX_CHUNK_BYTES + TAG_BYTES
+MAX_HEADER_BYTES = 128
+MAX_DESCRIPTOR_BYTES = 256
+SESSION_BYTES = 8
+
+# Frames that one key may seal. GCM's margin shrinks with the square of the blocks under one key: 2^18 frames of 2^18
+# blocks keep an attacker's advantage at 2^-57, where TLS 1.3 keeps it (RFC 8446, section 5.5).
+MAX_FRAMES = 1 << 18
+
+Session = Annotated[bytes, Field(min_length=SESSION_BYTES, max_length=SESSION_BYTES)]
+
+
+class FrameHeader(Message):
+    """What travels in the clear with every frame, as associated data of its seal.
+
+    version: of the wire.
+    session: id of the session whose key seals the frame.
+    counter: strictly increasing within a session and direction; the nonce.
+    round: of the body that the frame belongs to.
+    index: 0 for the descriptor, 1 to ``count`` for the chunks.
+    count: chunks of the body.
+    """
+
+    version: int = Field(WIRE_VERSION, ge=WIRE_VERSION, le=WIRE_VERSION)
+    session: Session
+    counter: int = Field(ge=0, lt=MAX_FRAMES)
+    round: Round
+    index: int = Field(ge=0, le=MAX_CHUNKS)
+    count: int = Field(ge=1, le=MAX_CHUNKS)
+
+    def encode(self) -> bytes:
+        """A msgpack map of the fields."""
+        return encode(self)
+
+    @classmethod
+    def decode(cls, data: bytes | memoryview) -> "FrameHeader":
+        """The header in ``data``: well-formed, but not yet authenticated.
+
+        Raises:
+            WireError: ``data`` is anything but a header.
+        """
+        return build(cls, read_map(data, MAX_HEADER_BYTES, "frame header"), "frame header")
+
+
+class Descriptor(Message):
+    """The first frame of a body, sealed like its chunks.
+
+    round: that the body was published in.
+    schema_hash: of the tensors that the body consists of.
+    size: of the body in bytes.
+    chunk_bytes: size of every chunk but the last, which may be shorter.
+    chunks: how many follow.
+    sha256: of the body's bytes, little-endian float32.
+    chain: hash of the sender's egress log line about this body.
+    """
+
+    round: Round
+    schema_hash: Digest
+    size: int = Field(ge=4, le=MAX_CHUNKS * MAX_CHUNK_BYTES)
+    chunk_bytes: int = Field(ge=4, le=MAX_CHUNK_BYTES, multiple_of=4)
+    chunks: int = Field(ge=1, le=MAX_CHUNKS)
+    sha256: Digest
+    chain: Digest
+
+    def encode(self) -> bytes:
+        """A msgpack map of the fields, at most `MAX_DESCRIPTOR_BYTES` long."""
+        return encode(self)
+
+    @classmethod
+    def decode(cls, data: bytes | memoryview) -> "Descriptor":
+        """The descriptor in ``data``, a plaintext that was opened. Whether it fits the schema is `Assembly`'s to say.
+
+        Raises:
+            WireError: ``data`` is anything but a descriptor.
+        """
+        return build(cls, read_map(data, MAX_DESCRIPTOR_BYTES, "descriptor"), "descriptor")
