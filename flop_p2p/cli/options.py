@@ -59,6 +59,17 @@ SHARED_FLAGS = {
     "--threads": "threads",
     "--seed": "seed",
 }
+GOSSIP_FLAGS = {
+    "--deadline": "gossip.deadline",
+    "--staleness": "gossip.staleness",
+    "--start-timeout": "gossip.start_timeout",
+    "--min-neighbours": "gossip.min_neighbours",
+    "--isolated": "gossip.isolated",
+    "--bulk": "gossip.bulk",
+    "--renew-keys-every": "gossip.renew_keys_every",
+    "--heartbeat": "gossip.heartbeat",
+    "--lost-after": "gossip.lost_after",
+}
 DATA_FLAGS = {flag: key for flag, key in SHARED_FLAGS.items() if key.startswith("data.") or key == "seed"}
 
 Command = Callable[..., None]

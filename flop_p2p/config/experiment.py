@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from flop_p2p.config.base import Settings, read_toml, validate
 from flop_p2p.config.data import DataSettings
+from flop_p2p.config.federation import GossipSettings
 from flop_p2p.config.model import ModelSettings
 from flop_p2p.config.topology import TopologySettings
 from flop_p2p.config.training import TrainingSettings
@@ -65,6 +66,7 @@ class ExperimentSettings(Settings):
     model: ModelSettings = ModelSettings()
     topology: TopologySettings = TopologySettings()
     training: TrainingSettings = TrainingSettings()
+    gossip: GossipSettings = GossipSettings()
     comparison: ComparisonSettings = ComparisonSettings()
 
     @model_validator(mode="after")

@@ -55,7 +55,7 @@ class SiteSettings(Settings):
     threads: int = Field(1, ge=1, description="torch threads")
     evaluate_every: int = Field(1, ge=0, description="rounds between evaluations; 0 evaluates after the last only")
     checkpoint_seconds: float = Field(30.0, gt=0, description="seconds between checkpoints inside a long round")
-    data: SiteDataSettings
+    data: SiteDataSettings | None = Field(None, description="the own data; a server has none")
     metrics: MetricsSettings = MetricsSettings()
 
 
