@@ -1,10 +1,32 @@
 """Local training and evaluation of one site's model."""
 
 from flop_p2p.learning.batches import steps_of_round
+from flop_p2p.learning.blueprint import Blueprint, build_blueprint
+from flop_p2p.learning.device import find_device
 from flop_p2p.learning.evaluation import predict
 from flop_p2p.learning.metrics import Metrics, evaluate_logits
 from flop_p2p.learning.objective import log_prior
+from flop_p2p.learning.optimizer_state import optimizer_tensors, restore_optimizer
+from flop_p2p.learning.partway import Partway
 from flop_p2p.learning.samples import Samples
+from flop_p2p.learning.scoring import evaluate, score
 from flop_p2p.learning.training import Learner, Phase
 
-__all__ = ["Learner", "Metrics", "Phase", "Samples", "evaluate_logits", "log_prior", "predict", "steps_of_round"]
+__all__ = [
+    "Blueprint",
+    "Learner",
+    "Metrics",
+    "Partway",
+    "Phase",
+    "Samples",
+    "build_blueprint",
+    "evaluate",
+    "evaluate_logits",
+    "find_device",
+    "log_prior",
+    "optimizer_tensors",
+    "predict",
+    "restore_optimizer",
+    "score",
+    "steps_of_round",
+]

@@ -1,8 +1,8 @@
 """Local training of one site: the gradient steps of a round on its own data."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -11,13 +11,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from flop_p2p.config import TrainingSettings, learning_rate_factor
 from flop_p2p.data import build_augmentation
-from flop_p2p.errors import TrainingError
+from flop_p2p.errors import ConfigError, TrainingError
 from flop_p2p.learning.batches import round_batches, steps_of_round
 from flop_p2p.learning.objective import build_objective
+from flop_p2p.learning.partway import Partway
 from flop_p2p.learning.samples import Samples
 from flop_p2p.seeding import derive, derive_int
 
 Phase = Literal["joint", "alternating", "head"]
+_Stretch = tuple[int, Sequence[nn.Parameter], Sequence[nn.Module]]  # steps, frozen parameters, BatchNorm layers
 
 
 class Learner:
@@ -29,6 +31,9 @@ class Learner:
         head: names of the model's private parameters.
         indices: the site's training samples, int64 ``[training samples]``.
         steps: gradient steps a round; default as the settings say for so many samples.
+
+    Raises:
+        ConfigError: the settings augment images, and the samples are rows of a table.
     """
 
     def __init__(
@@ -57,6 +62,9 @@ class Learner:
         self._indices = samples.positions(indices)
         self._labels = samples.labels[self._indices].cpu().numpy()
         self._objective = build_objective(samples, self._indices, settings)
+        if settings.augmentation and len(samples.sample_shape) != 3:
+            names = ", ".join(settings.augmentation)
+            raise ConfigError(f"--augment {names}: augmentation is for images, and the data are a table; leave it out")
         self._augment = build_augmentation(settings.augmentation)
         self._settings = settings
         self._seed = seed
@@ -74,54 +82,78 @@ class Learner:
             TrainingError: loss or weights are no longer finite, the phase has nothing to train, or BatchNorm met
                 a batch of one sample.
         """
+        return cast(float, self.train_partly(round_index, phase, None, lambda: False))
+
+    def train_partly(
+        self, round_index: int, phase: Phase, partway: Partway | None, pause: Callable[[], bool]
+    ) -> float | Partway:
+        """As `train`, but pausing after the gradient step (any but the last) at which ``pause`` says so.
+
+        Going on from the `Partway` that is then returned, with model and optimizer as they were, gives weights
+        and loss of a round without pauses, bit for bit.
+
+        Raises:
+            TrainingError: as `train`.
+        """
         generator = derive(self._seed, "batches", self.name, round_index)
         batches = round_batches(self._labels, self._settings, generator, self._steps_of_round)
-        self._start_round(round_index)
+        self._start_round(round_index, partway)
+        device = self._samples.inputs.device
+        losses = [] if partway is None else list(partway.losses.to(device))
+        total, start = torch.zeros((), device=device), 0
+        for steps, frozen, norms in self._stretches(phase, round_index, len(batches)):
+            with _frozen(frozen, norms):
+                for positions in batches[max(start, len(losses)) : start + steps]:
+                    losses.append(self._step(positions))
+                    if len(losses) < len(batches) and pause():
+                        return Partway.now(losses)
+            total += sum(losses[start : start + steps], torch.zeros((), device=device))
+            start += steps
+        self._check(round_index, mean := float(total) / len(batches))
+        return mean
+
+    def _stretches(self, phase: Phase, round_index: int, steps: int) -> list[_Stretch]:
+        """The parts of a round, each with what it leaves frozen."""
+        head_only: _Stretch = (steps, self._body, self._shared_norms)
         if phase == "alternating":
-            half = (len(batches) + 1 - round_index % 2) // 2
-            with _frozen(self._body, self._shared_norms):
-                total = self._steps(batches[:half])
-            with _frozen(self._head):
-                total += self._steps(batches[half:])
-        elif phase == "head":
-            with _frozen(self._body, self._shared_norms):
-                total = self._steps(batches)
-        else:
-            total = self._steps(batches)
-        mean = float(total) / len(batches)
+            half = (steps + 1 - round_index % 2) // 2
+            return [(half, *head_only[1:]), (steps - half, self._head, [])]
+        return [head_only if phase == "head" else (steps, [], [])]
+
+    def _check(self, round_index: int, mean: float) -> None:
         if not np.isfinite(mean):
             raise self._error(round_index, f"the loss is {mean}; training diverged, lower --lr")
         if not all(bool(tensor.isfinite().all()) for tensor in self._body + self._head):
             raise self._error(round_index, "weights are NaN or infinite; training diverged, lower --lr")
-        return mean
 
     def _error(self, round_index: int, reason: str) -> TrainingError:
         return TrainingError(f"site {self.name}, round {round_index + 1}: {reason}")
 
-    def _start_round(self, round_index: int) -> None:
+    def _start_round(self, round_index: int, partway: Partway | None) -> None:
         settings = self._settings
-        if settings.optimizer_state == "reset":
-            self.optimizer.state.clear()
         factor = learning_rate_factor(settings.schedule, round_index, settings.rounds)
         for group in self.optimizer.param_groups:
             group["lr"] = settings.lr * factor
-        # Dropout and augmentation draw from torch's global generator.
-        torch.manual_seed(derive_int(self._seed, "torch", self.name, round_index))
+        if partway is not None:
+            partway.restore_random(self._samples.inputs.device)
+        else:
+            if settings.optimizer_state == "reset":
+                self.optimizer.state.clear()
+            # Dropout and augmentation draw from torch's global generator.
+            torch.manual_seed(derive_int(self._seed, "torch", self.name, round_index))
+        self.optimizer.zero_grad(set_to_none=True)
         self.model.train()
 
-    def _steps(self, batches: list[np.ndarray]) -> Tensor:
-        total = torch.zeros((), device=self._samples.inputs.device)
-        for positions in batches:
-            inputs, labels = self._samples.batch(self._indices[torch.from_numpy(positions)], self._augment)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss = self._objective.loss(self._logits(inputs), labels)
-            if not loss.requires_grad:
-                raise TrainingError(f"site {self.name}: all weights that this phase would train are frozen")
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-            total += loss.detach()
-        self.optimizer.zero_grad(set_to_none=True)
-        return total
+    def _step(self, positions: np.ndarray) -> Tensor:
+        """One gradient step; its loss."""
+        inputs, labels = self._samples.batch(self._indices[torch.from_numpy(positions)], self._augment)
+        loss = self._objective.loss(self._logits(inputs), labels)
+        if not loss.requires_grad:
+            raise TrainingError(f"site {self.name}: all weights that this phase would train are frozen")
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)  # what is frozen next must not be moved by an old gradient
+        return loss.detach()
 
     def _logits(self, inputs: Tensor) -> Tensor:
         try:

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 
 from flop_p2p.errors import RunError
+from flop_p2p.learning import optimizer_tensors, restore_optimizer
 from flop_p2p.simulation.population import Population
 from flop_p2p.writing import writing
 
@@ -47,10 +47,7 @@ def save_checkpoint(
     tensors = {"bodies": population.bodies, "heads": population.heads}
     for site, optimizer in enumerate(optimizers):
         tensors |= {f"local/{site}/{name}": buffer for name, buffer in population.local_buffers(site).items()}
-        for parameter, state in optimizer.state_dict()["state"].items():
-            for key, value in state.items():
-                if isinstance(value, Tensor):
-                    tensors[f"optimizer/{site}/{parameter}/{key}"] = value
+        tensors |= optimizer_tensors(optimizer, f"optimizer/{site}/")
     temporary = path.with_suffix(".tmp")
     with writing(path):
         save_file(tensors, temporary, metadata={"progress": json.dumps(asdict(progress))})
@@ -76,16 +73,7 @@ def load_checkpoint(path: Path, population: Population, optimizers: Sequence[tor
         ]
         population.load(tensors["bodies"], tensors["heads"], local)
         for site, optimizer in enumerate(optimizers):
-            _restore_optimizer(optimizer, f"optimizer/{site}/", tensors)
+            restore_optimizer(optimizer, f"optimizer/{site}/", tensors)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RunError(f"{path}: damaged checkpoint ({error}); delete it to begin this run anew") from error
     return progress
-
-
-def _restore_optimizer(optimizer: torch.optim.Optimizer, prefix: str, tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith(prefix):
-            parameter, key = name.removeprefix(prefix).split("/")
-            state.setdefault(int(parameter), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -6,18 +6,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
 from flop_p2p.config import ExperimentSettings
 from flop_p2p.data import FederatedData, SiteSplit
 from flop_p2p.errors import ConfigError, TrainingError
-from flop_p2p.learning import Learner, Metrics, Phase, Samples, evaluate_logits, log_prior, predict, steps_of_round
+from flop_p2p.learning import (
+    Learner,
+    Metrics,
+    Phase,
+    Samples,
+    build_blueprint,
+    find_device,
+    predict,
+    score,
+    steps_of_round,
+)
 from flop_p2p.simulation.checkpoint import Progress, load_checkpoint, save_checkpoint
 from flop_p2p.simulation.exchange import build_exchange
 from flop_p2p.simulation.methods import METHODS
 from flop_p2p.simulation.mixing import consensus_distance
-from flop_p2p.simulation.population import Population, build_blueprint
+from flop_p2p.simulation.population import Population
 from flop_p2p.simulation.run_directory import Line
 
 
@@ -49,11 +58,14 @@ class Simulation:
         self.settings = settings
         self.method = METHODS[settings.method]
         self.sites = tuple(sites)
-        self.samples = Samples(data, _device(settings.device))
+        self.samples = Samples(data, find_device(settings.device))
         self.pooled_test = data.pooled_test
         self.class_names = data.dataset.class_names
         counts = [len(site.train) for site in sites]
-        self.blueprint = build_blueprint(settings.model, self.method, self.samples, settings.seed)
+        shape, outputs = self.samples.sample_shape, self.samples.outputs
+        shares_all = self.method.shares == "model"
+        self.blueprint = build_blueprint(settings.model, shape, outputs, settings.seed, shares_all=shares_all)
+        self.blueprint.template.to(self.samples.inputs.device)
         self.exchange = build_exchange(self.method, settings, [site.name for site in sites], counts)
         self.population = Population(self.blueprint, 1 if self.method.pooled else len(sites))
         self.learners = self._build_learners()
@@ -61,12 +73,8 @@ class Simulation:
         self._check_settings()
 
     def _check_settings(self) -> None:
-        training = self.settings.training
-        if self.method.fine_tunes and training.rounds < 2:
+        if self.method.fine_tunes and self.settings.training.rounds < 2:
             raise ConfigError(f"{self.method.name} trains the head alone in its last round; take --rounds 2 or more")
-        if training.augmentation and len(self.samples.sample_shape) != 3:
-            names = ", ".join(training.augmentation)
-            raise ConfigError(f"--augment {names}: augmentation is for images, and the data are a table; leave it out")
 
     def _build_learners(self) -> list[Learner]:
         if self.method.pooled:
@@ -187,17 +195,7 @@ class Simulation:
         return self.population.models[0 if self.method.pooled else position]
 
     def _score(self, logits: np.ndarray | None, site: SiteSplit, indices: np.ndarray) -> Metrics:
-        """The figures of ``logits``, or of guessing by the prior alone where there are none."""
-        labels = self.samples.labels[self.samples.positions(indices)].cpu().numpy()
-        if logits is None:
-            return evaluate_logits(np.tile(self._prior(site), (len(indices), 1)), labels, self.samples.task)
-        prior = self._prior(site) if self.settings.training.head_loss == "logit-adjusted" else None
-        return evaluate_logits(logits, labels, self.samples.task, prior)
-
-    def _prior(self, site: SiteSplit) -> np.ndarray:
-        labels = self.samples.labels[self.samples.positions(site.train)]
-        prior: np.ndarray = log_prior(labels, self.samples).cpu().numpy()
-        return prior
+        return score(logits, self.samples, indices, site.train, self.settings.training)
 
     def _predict(self, model: nn.Module, site: SiteSplit, indices: np.ndarray) -> np.ndarray | None:
         """The logits of a model; None for the method that has none to ask."""
@@ -215,15 +213,3 @@ class Simulation:
     def bytes_busiest(self) -> int:
         """Bytes sent plus received so far by the busiest participant, a server included."""
         return max(self.progress.messages) * self.population.body_bytes
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device {name!r} is unknown; take cpu or cuda") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device {name!r} is not supported; take cpu or cuda")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device cuda: PyTorch sees no CUDA device here; take --device cpu")
-    return device

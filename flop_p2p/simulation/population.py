@@ -2,46 +2,12 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from flop_p2p.config import ModelSettings
-from flop_p2p.learning import Samples
-from flop_p2p.models import build_model, default_model, load_weights
-from flop_p2p.partial import Split, bind, flatten, share_everything, split_model
-from flop_p2p.simulation.methods import Method
-
-
-@dataclass(frozen=True)
-class Blueprint:
-    """The common start of all sites: a model, its split, and which of its parameters count as head.
-
-    ``head`` names the private layers even where the full model is shared, so that they can be fine-tuned.
-    """
-
-    name: str
-    template: nn.Module
-    split: Split
-    head: frozenset[str]
-
-
-def build_blueprint(settings: ModelSettings, method: Method, samples: Samples, seed: int) -> Blueprint:
-    """Model, initial weights and split, the same for equal settings and seed.
-
-    Raises:
-        ModelError: the model cannot be built, or its weights cannot be loaded.
-        SplitError: the private globs do not fit the model.
-    """
-    name = settings.name or default_model(samples.sample_shape)
-    template = build_model(name, samples.sample_shape, samples.outputs, seed)
-    partial = split_model(template, settings.private, settings.batch_norm)
-    head = frozenset(partial.head.names)
-    if settings.weights is not None:
-        load_weights(template, settings.weights, optional=head)
-    split = share_everything(template, settings.batch_norm) if method.shares == "model" else partial
-    return Blueprint(name, template.to(samples.inputs.device), split, head)
+from flop_p2p.learning import Blueprint
+from flop_p2p.partial import bind, flatten
 
 
 class Population:

@@ -1,0 +1,53 @@
+"""The common start of all sites: a model with its initial weights and its split, equal for equal settings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from flop_p2p.config import ModelSettings
+from flop_p2p.models import build_model, default_model, load_weights
+from flop_p2p.partial import Split, share_everything, split_model
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """A model, its split, and which of its parameters count as head.
+
+    ``head`` names the private layers even where the full model is shared, so that they can be fine-tuned.
+    """
+
+    name: str
+    template: nn.Module
+    split: Split
+    head: frozenset[str]
+
+
+def build_blueprint(
+    settings: ModelSettings,
+    sample_shape: Sequence[int],
+    outputs: int,
+    seed: int,
+    *,
+    shares_all: bool = False,
+    folder: Path = Path(),
+) -> Blueprint:
+    """Model, initial weights and split, on the processor.
+
+    Args:
+        shares_all: exchange the full model instead of the body.
+        folder: where a relative path of pretrained weights begins.
+
+    Raises:
+        ModelError: the model cannot be built, or its weights cannot be loaded.
+        SplitError: the private globs do not fit the model.
+    """
+    name = settings.name or default_model(sample_shape)
+    template = build_model(name, sample_shape, outputs, seed)
+    partial = split_model(template, settings.private, settings.batch_norm)
+    head = frozenset(partial.head.names)
+    if settings.weights is not None:
+        load_weights(template, folder / settings.weights, optional=head)
+    split = share_everything(template, settings.batch_norm) if shares_all else partial
+    return Blueprint(name, template, split, head)
