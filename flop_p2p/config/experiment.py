@@ -12,7 +12,7 @@ from flop_p2p.config.data import DataSettings
 from flop_p2p.config.federation import GossipSettings
 from flop_p2p.config.model import ModelSettings
 from flop_p2p.config.topology import TopologySettings
-from flop_p2p.config.training import TrainingSettings
+from flop_p2p.config.training import TrainingSettings, check_one_correction
 from flop_p2p.errors import ConfigError
 
 PRESETS = ("quick", "flop-paper")
@@ -72,12 +72,7 @@ class ExperimentSettings(Settings):
     @model_validator(mode="after")
     def _settings_go_together(self) -> "ExperimentSettings":
         training = self.training
-        balances = (training.class_weights, training.sampling) != ("none", "shuffle")
-        if training.head_loss == "logit-adjusted" and balances:
-            raise ValueError(
-                "training.head_loss = 'logit-adjusted' corrects for the class prior already; "
-                "leave class_weights at 'none' and sampling at 'shuffle'"
-            )
+        check_one_correction(training)
         if training.early_stopping and (self.data.split[1] == 0 or self.evaluate_every == 0):
             raise ValueError(
                 "training.early_stopping goes by validation accuracy over rounds; "

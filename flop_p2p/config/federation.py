@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, model_validator
 from flop_p2p.config.base import Settings, read_toml, validate
 from flop_p2p.config.model import ModelSettings
 from flop_p2p.config.topology import TopologyFile, TopologySettings
-from flop_p2p.config.training import TrainingSettings
+from flop_p2p.config.training import TrainingSettings, check_one_correction
 
 PROTOCOL_VERSION = 1
 
@@ -147,6 +147,7 @@ class FederationSettings(Settings):
 
     @model_validator(mode="after")
     def _is_one_federation(self) -> "FederationSettings":
+        check_one_correction(self.training)
         if repeated := _repeated([_folded(member.name) for member in self.members]):
             alike = [repr(member.name) for member in self.members if _folded(member.name) == repeated]
             raise ValueError(f"members need names that people can tell apart: {' and '.join(alike)}")

@@ -48,6 +48,20 @@ class TrainingSettings(Settings):
         return value
 
 
+def check_one_correction(training: TrainingSettings) -> None:
+    """Refuse to correct for the class prior twice.
+
+    Raises:
+        ValueError: loss with logit adjustment together with class weights or balanced sampling.
+    """
+    balances = (training.class_weights, training.sampling) != ("none", "shuffle")
+    if training.head_loss == "logit-adjusted" and balances:
+        raise ValueError(
+            "training.head_loss = 'logit-adjusted' corrects for the class prior already; "
+            "leave class_weights at 'none' and sampling at 'shuffle'"
+        )
+
+
 def learning_rate_factor(schedule: str, round_index: int, rounds: int) -> float:
     """What the learning rate is multiplied with in a round (counted from 0) of ``rounds``.
 
