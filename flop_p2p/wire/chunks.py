@@ -44,8 +44,8 @@ class Assembly:
         if descriptor.chunks != chunk_count(size, descriptor.chunk_bytes):
             raise WireError(f"{descriptor.chunks} chunks of {descriptor.chunk_bytes} bytes do not make {size} bytes")
         self.descriptor = descriptor
-        self._body = np.empty(parameters, dtype="<f4")
-        self._chunks = chunk_views(self._body.data, descriptor.chunk_bytes)
+        self._bytes = np.empty(size, dtype=np.uint8)
+        self._chunks = chunk_views(self._bytes.data, descriptor.chunk_bytes)
         self._sha256 = hashlib.sha256()
         self._added = 0
 
@@ -87,10 +87,12 @@ class Assembly:
             )
         if self._sha256.digest() != self.descriptor.sha256:
             raise WireError(f"body of round {self.descriptor.round}: its SHA-256 is not the one announced")
-        for start in range(0, len(self._body), CHECK_BLOCK):
-            finite = np.isfinite(self._body[start : start + CHECK_BLOCK])
+        body = self._bytes.view("<f4").astype(np.float32, copy=False)
+        for start in range(0, len(body), CHECK_BLOCK):
+            finite = np.isfinite(body[start : start + CHECK_BLOCK])
             if not finite.all():
                 position = start + int(finite.argmin())
-                value = self._body[position]
-                raise WireError(f"body of round {self.descriptor.round}: number {position} is {value}, not finite")
-        return self._body.astype(np.float32, copy=False)
+                raise WireError(
+                    f"body of round {self.descriptor.round}: number {position} is {body[position]}, not finite"
+                )
+        return body

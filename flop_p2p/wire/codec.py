@@ -1,7 +1,8 @@
 """Messages to bytes and back. Whatever the bytes, decoding gives a valid message or raises WireError, nothing else.
 
 Limits are checked before anything is allocated: the size of the whole, then msgpack's own limits on every length
-that the bytes declare. Extension types, keys that are not text, keys that come twice and trailing bytes are refused.
+that the bytes declare. Extension types, keys that are not text or come twice, lists and maps as
+values, and trailing bytes are refused.
 """
 
 from typing import Any, TypeVar, get_args
@@ -45,7 +46,7 @@ def envelope(payload: bytes, chain: bytes) -> bytes:
     return data
 
 
-def open_envelope(data: bytes | memoryview) -> tuple[AnyMessage, bytes]:
+def open_envelope(data: bytes | bytearray | memoryview) -> tuple[AnyMessage, bytes]:
     """The message in ``data`` and the chain hash that came with it.
 
     Raises:
@@ -66,7 +67,7 @@ def open_envelope(data: bytes | memoryview) -> tuple[AnyMessage, bytes]:
     return build(CLASSES[kind], fields, f"{kind} message"), chain
 
 
-def read_map(data: bytes | memoryview, limit: int, what: str) -> dict[str, Any]:
+def read_map(data: bytes | bytearray | memoryview, limit: int, what: str) -> dict[str, Any]:
     """The one msgpack map with text keys that ``data`` (at most ``limit`` bytes) consists of; its values are unchecked.
 
     Raises:
@@ -91,7 +92,7 @@ def build(model: type[M], fields: dict[str, Any], what: str) -> M:
         raise WireError(f"{what}: {'.'.join(map(str, first['loc']))!a:.60}: {first['msg']}") from None
 
 
-def _unpack(data: bytes | memoryview, limit: int, what: str, **lengths: int) -> Any:
+def _unpack(data: bytes | bytearray | memoryview, limit: int, what: str, **lengths: int) -> Any:
     if len(data) > limit:
         raise WireError(f"{what}: {len(data)} bytes, but at most {limit} are accepted")
     hooks = {"object_pairs_hook": _fields, "ext_hook": _no_extension}
@@ -107,6 +108,8 @@ def _fields(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
         raise WireError("a message holds the same field twice")
     if not all(isinstance(key, str) for key in fields):
         raise WireError("a message holds a field whose name is not text")
+    if any(isinstance(value, dict | list) for value in fields.values()):
+        raise WireError("a message holds a list or a map as a value; none of its fields is one")
     return fields
 
 

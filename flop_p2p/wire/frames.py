@@ -1,11 +1,9 @@
 """Frames of the bulk channel: a header in the clear, and the description of a body that its chunks follow."""
 
-from typing import Annotated
-
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from flop_p2p.wire.codec import build, encode, read_map
-from flop_p2p.wire.messages import WIRE_VERSION, Digest, Message, Round
+from flop_p2p.wire.messages import WIRE_VERSION, Digest, Message, Round, Session
 
 CHUNK_BYTES = 4 << 20
 MAX_CHUNK_BYTES = 4 << 20
@@ -14,13 +12,10 @@ TAG_BYTES = 16
 MAX_FRAME_BYTES = MAX_CHUNK_BYTES + TAG_BYTES
 MAX_HEADER_BYTES = 128
 MAX_DESCRIPTOR_BYTES = 256
-SESSION_BYTES = 8
 
 # Frames that one key may seal. GCM's margin shrinks with the square of the blocks under one key: 2^18 frames of 2^18
 # blocks keep an attacker's advantage at 2^-57, where TLS 1.3 keeps it (RFC 8446, section 5.5).
 MAX_FRAMES = 1 << 18
-
-Session = Annotated[bytes, Field(min_length=SESSION_BYTES, max_length=SESSION_BYTES)]
 
 
 class FrameHeader(Message):
@@ -41,12 +36,18 @@ class FrameHeader(Message):
     index: int = Field(ge=0, le=MAX_CHUNKS)
     count: int = Field(ge=1, le=MAX_CHUNKS)
 
+    @model_validator(mode="after")
+    def _index_within_count(self) -> "FrameHeader":
+        if self.index > self.count:
+            raise ValueError(f"chunk {self.index} of {self.count}")
+        return self
+
     def encode(self) -> bytes:
         """A msgpack map of the fields."""
         return encode(self)
 
     @classmethod
-    def decode(cls, data: bytes | memoryview) -> "FrameHeader":
+    def decode(cls, data: bytes | bytearray | memoryview) -> "FrameHeader":
         """The header in ``data``: well-formed, but not yet authenticated.
 
         Raises:
@@ -80,7 +81,7 @@ class Descriptor(Message):
         return encode(self)
 
     @classmethod
-    def decode(cls, data: bytes | memoryview) -> "Descriptor":
+    def decode(cls, data: bytes | bytearray | memoryview) -> "Descriptor":
         """The descriptor in ``data``, a plaintext that was opened. Whether it fits the schema is `Assembly`'s to say.
 
         Raises:

@@ -6,15 +6,24 @@ the hash of the sender's egress log line about it (32 bytes), which the receiver
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 
-from flop_p2p.config.federation import PROTOCOL_VERSION
+from flop_p2p.config.federation import PROTOCOL_VERSION, SiteName
 
 WIRE_VERSION = PROTOCOL_VERSION
 MAX_CONTROL_BYTES = 1 << 20  # a hello carries the whole federation file; everything else is tiny
+SESSION_BYTES = 8
+REASON_CHARACTERS = 1000
+
+
+def _one_line(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text[:REASON_CHARACTERS])
+
 
 Digest = Annotated[bytes, Field(min_length=32, max_length=32)]
+Session = Annotated[bytes, Field(min_length=SESSION_BYTES, max_length=SESSION_BYTES)]
 Round = Annotated[int, Field(ge=-1, le=2**31)]  # -1: none yet
+Line = Annotated[str, AfterValidator(_one_line)]  # for people to read: made printable and cut, never refused
 
 
 class Message(BaseModel):
@@ -27,9 +36,10 @@ class Greeting(Message):
     """What two neighbours tell each other before anything else.
 
     name: of the sender, compared with the name that its authenticated key belongs to.
-    federation: the canonical form, so that a difference can be named.
+    federation: its canonical form, so that a difference can be named.
     schema_hash, body_hash: of the body's schema and of the initial body before any training.
-    round: the round that the sender is in (-1 for a server's probe is never used; counted from 0).
+    protocol: version that the sender speaks, for a refusal that names it.
+    round: that the sender is in, counted from 0.
     have: round of the receiver's latest body that the sender holds or has mixed, -1 if none.
     finished: the sender has completed all rounds and only serves its last body.
     probe: only a check whether the connection works; the sender's node is not running.
@@ -39,7 +49,7 @@ class Greeting(Message):
     session: random id of the session's keys, chosen by the dialling side and repeated by the other.
     """
 
-    name: str = Field(max_length=256)
+    name: SiteName
     protocol: int
     federation: str = Field(max_length=MAX_CONTROL_BYTES // 2)
     schema_hash: Digest
@@ -48,10 +58,10 @@ class Greeting(Message):
     have: Round
     finished: bool
     probe: bool
-    time: float
+    time: FiniteFloat
     public_key: Digest
     bulk_id: bytes = Field(max_length=32)
-    session: bytes = Field(min_length=8, max_length=8)
+    session: Session
 
 
 class Hello(Greeting):
@@ -70,14 +80,14 @@ class Ready(Message):
     """Last word of the dialling side: both sides have the keys; from now on they are used."""
 
     kind: Literal["ready"] = "ready"
-    session: bytes = Field(min_length=8, max_length=8)
+    session: Session
 
 
 class Refuse(Message):
-    """Why a greeting is not accepted, and the sender's own federation so that the other can name the difference."""
+    """Why a greeting is not accepted, for people to read. Characters that cannot be printed become ``?``."""
 
     kind: Literal["refuse"] = "refuse"
-    reason: str = Field(max_length=1000)
+    reason: Line
 
 
 class Unknown(Message):
@@ -91,8 +101,8 @@ class Heartbeat(Message):
 
     kind: Literal["heartbeat"] = "heartbeat"
     round: Round
-    sent: float
-    echo: float
+    sent: FiniteFloat
+    echo: FiniteFloat
 
 
 class Credit(Message):

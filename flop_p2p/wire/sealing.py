@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from flop_p2p.errors import WireError
-from flop_p2p.wire.frames import MAX_CHUNK_BYTES, MAX_FRAMES, TAG_BYTES, FrameHeader
+from flop_p2p.wire.frames import MAX_CHUNK_BYTES, MAX_DESCRIPTOR_BYTES, MAX_FRAMES, TAG_BYTES, Descriptor, FrameHeader
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -107,6 +107,22 @@ class FrameOpener(ABC):
         self._read(decoded.counter, header, sealed, target)
         self._last = decoded.counter
         return decoded
+
+    def open_descriptor(self, header: bytes, sealed: memoryview) -> Descriptor:
+        """Open the first frame of a body.
+
+        Raises:
+            WireError: as `open`; or it holds no descriptor, or one that its header contradicts.
+        """
+        size = sealed.nbytes - self.overhead
+        if not 0 < size <= MAX_DESCRIPTOR_BYTES:
+            raise WireError(f"frame of {sealed.nbytes} bytes where a descriptor is expected")
+        target = bytearray(size)
+        decoded = self.open(header, sealed, memoryview(target))
+        descriptor = Descriptor.decode(target)
+        if (decoded.index, decoded.round, decoded.count) != (0, descriptor.round, descriptor.chunks):
+            raise WireError(f"frame {decoded.counter} says one thing about a body, the descriptor in it another")
+        return descriptor
 
     @abstractmethod
     def _read(self, counter: int, header: bytes, sealed: memoryview, target: memoryview, /) -> None: ...
