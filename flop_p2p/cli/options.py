@@ -1,11 +1,11 @@
-"""Flags that `simulate` and `compare` share: each one overrides one key of `experiment.toml`.
+"""Flags that commands share: each one overrides one key of `experiment.toml` or of `federation.toml`.
 
 Type, help and default come from the settings themselves, so that a flag cannot drift from its key.
 """
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -13,7 +13,7 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from flop_p2p.config import PRESETS, ExperimentSettings, load_experiment
+from flop_p2p.config import PRESETS, ExperimentSettings, Settings, load_experiment
 
 SHARED_FLAGS = {
     "--data": "data.source",
@@ -83,32 +83,56 @@ def experiment_options(flags: dict[str, str]) -> Callable[[Command], Command]:
     Raises (when the command runs):
         ConfigError: an unknown preset or key, or a value out of range.
     """
-    names = {flag.removeprefix("--").replace("-", "_"): (flag, key) for flag, key in flags.items()}
+    file = [
+        _parameter("experiment", Path, typer.Argument(help="experiment.toml with settings")),
+        _parameter("preset", str, typer.Option("--preset", help=f"start from {' or '.join(PRESETS)}")),
+    ]
 
     def decorate(command: Command) -> Command:
-        """``command`` with the flags in its signature."""
-
-        @functools.wraps(command)
-        def run(experiment: Path | None = None, preset: str | None = None, **values: Any) -> None:
-            overrides = {
-                key: value
-                for name, (_, key) in names.items()
-                if (value := values.pop(name, None)) is not None and value != []
-            }
+        def run(
+            overrides: dict[str, Any], experiment: Path | None = None, preset: str | None = None, **values: Any
+        ) -> None:
             command(settings=load_experiment(experiment, preset, overrides), **values)
 
         own = [p for name, p in inspect.signature(command).parameters.items() if name != "settings"]
-        parameters = [
-            _parameter("experiment", Path, typer.Argument(help="experiment.toml with settings")),
-            _parameter("preset", str, typer.Option("--preset", help=f"start from {' or '.join(PRESETS)}")),
-            *(_parameter(name, *_option(flag, key)) for name, (flag, key) in names.items()),
-            *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own),
-        ]
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in parameters}
-        return run
+        return _command(run, command, [*file, *_flags(ExperimentSettings, flags), *own], flags)
 
     return decorate
+
+
+def setting_options(model: type[Settings], flags: dict[str, str]) -> Callable[[Command], Command]:
+    """Give a command ``overrides``: what the user gave of ``flags``, by the dotted keys of ``model`` that they name.
+
+    The command keeps its other parameters, in front of the flags.
+    """
+
+    def decorate(command: Command) -> Command:
+        own = [p for name, p in inspect.signature(command).parameters.items() if name != "overrides"]
+        return _command(command, command, [*own, *_flags(model, flags)], flags)
+
+    return decorate
+
+
+def _command(call: Command, named: Command, parameters: Sequence[inspect.Parameter], flags: dict[str, str]) -> Command:
+    """A command with these parameters, named and described as ``named``; it hands the given flags on as overrides."""
+
+    @functools.wraps(named)
+    def run(**values: Any) -> None:
+        given = {key: values.pop(_name(flag), None) for flag, key in flags.items()}
+        call(overrides={key: value for key, value in given.items() if value is not None and value != []}, **values)
+
+    keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    run.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in keyword_only}
+    return run
+
+
+def _flags(model: type[Settings], flags: dict[str, str]) -> list[inspect.Parameter]:
+    return [_parameter(_name(flag), *_option(model, flag, key)) for flag, key in flags.items()]
+
+
+def _name(flag: str) -> str:
+    return flag.removeprefix("--").replace("-", "_")
 
 
 def _parameter(name: str, kind: Any, info: Any) -> inspect.Parameter:
@@ -117,23 +141,22 @@ def _parameter(name: str, kind: Any, info: Any) -> inspect.Parameter:
     )
 
 
-def _option(flag: str, key: str) -> tuple[Any, Any]:
+def _option(model: type[Settings], flag: str, key: str) -> tuple[Any, Any]:
     """Type and typer option of a settings field. Text is validated by the settings themselves."""
-    field = _field(key)
+    field = _field(model, key)
     options = [kind for kind in get_args(field.annotation) if kind is not type(None)]
     kind = options[0] if type(None) in get_args(field.annotation) else field.annotation
-    default = field.default
-    if isinstance(default, tuple):
-        kind = str if default or get_args(field.annotation)[0] is not str else list[str]
-        default = ",".join(map(str, default))
+    default = None if field.is_required() else field.default
+    if get_origin(kind) is tuple:
+        kind = list[str] if default == () and get_args(kind)[0] is str else str
+        default = None if default is None else ",".join(map(str, default))
     elif get_origin(kind) is Literal:
         kind = type(get_args(kind)[0])
     default_text = f" [dim]\\[default: {default}][/dim]" if default not in (None, "") else ""
     return kind, typer.Option(flag, help=f"{field.description}{default_text}")
 
 
-def _field(key: str) -> FieldInfo:
-    model: type[BaseModel] = ExperimentSettings
+def _field(model: type[BaseModel], key: str) -> FieldInfo:
     *sections, name = key.split(".")
     for section in sections:
         model = model.model_fields[section].annotation  # type: ignore[assignment]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from flop_p2p.config.base import Settings, read_toml, validate
 from flop_p2p.config.model import ModelSettings
@@ -82,6 +82,11 @@ class SampleSettings(Settings):
         description="mean of each channel (units of 0 to 1) or feature; default that of the site's own training data",
     )
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(None, description="standard deviation, likewise")
+
+    @field_validator("class_names", "shape", "mean", "std", mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _fits_together(self) -> "SampleSettings":
