@@ -7,8 +7,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from flop_p2p.errors import DataError
-
 Task = Literal["multiclass", "binary", "multilabel"]
 Array = NDArray[Any]
 Indices = NDArray[np.int64]
@@ -49,15 +47,9 @@ class Dataset:
         )
 
 
-def single_label_task(class_names: Sequence[str], where: str) -> Task:
-    """``binary`` for two classes, ``multiclass`` for more.
-
-    Raises:
-        DataError: there is only one class, so that nothing can be learnt.
-    """
-    if len(class_names) < 2:
-        raise DataError(f"{where}: has only the class {', '.join(class_names) or '(none)'}; at least two are needed")
-    return "binary" if len(class_names) == 2 else "multiclass"
+def single_label_task(class_names: Sequence[str]) -> Task:
+    """``binary`` for up to two classes, ``multiclass`` for more."""
+    return "binary" if len(class_names) <= 2 else "multiclass"
 
 
 def membership(labels: Array, classes: int) -> Array:

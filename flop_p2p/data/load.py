@@ -1,6 +1,6 @@
 """From settings to the data of every site: the one entry for engines and commands."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,16 +61,33 @@ def load_federated(settings: DataSettings, seed: int, site_names: Sequence[str] 
         DataError: the data cannot be read, or a site ends without training or test samples.
     """
     dataset = read_source(settings, derive(seed, "limit"))
+    if dataset.task != "multilabel" and len(dataset.class_names) < 2:
+        where = settings.path or dataset.name
+        raise DataError(f"{where}: has only the class {dataset.class_names[0]}; at least two are needed")
     indices = partition_sites(dataset, settings, derive(seed, "partition"), site_names)
+    sites = split_sites(dataset, indices, settings.split, seed)
+    train = np.sort(np.concatenate([site.train for site in sites]))
+    mean, std = normalization(dataset, train)
+    return FederatedData(dataset, sites, mean, std)
+
+
+def split_sites(
+    dataset: Dataset, indices: Mapping[str, Indices], fractions: tuple[float, float, float], seed: int
+) -> tuple[SiteSplit, ...]:
+    """The samples at ``indices`` of each site split into training, validation and test samples.
+
+    A patient seen at two sites is in the same split at both.
+
+    Raises:
+        DataError: a site ends without training or test samples.
+    """
     patients: dict[str, int] = {}
     sites = []
     for name, own in indices.items():
-        site = SiteSplit(name, *split_site(dataset, own, settings.split, derive(seed, "split", name), patients))
+        site = SiteSplit(name, *split_site(dataset, own, fractions, derive(seed, "split", name), patients))
         _check_site(site, len(own), dataset.patients is not None)
         sites.append(site)
-    train = np.sort(np.concatenate([site.train for site in sites]))
-    mean, std = normalization(dataset, train)
-    return FederatedData(dataset, tuple(sites), mean, std)
+    return tuple(sites)
 
 
 def _check_site(site: SiteSplit, samples: int, by_patient: bool) -> None:

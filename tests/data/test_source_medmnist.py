@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flop_p2p.config import DataSettings
+from flop_p2p.data import load_federated
 from flop_p2p.data.sources.medmnist import read_medmnist
 from flop_p2p.errors import DataError
 
@@ -76,8 +78,10 @@ def test_malformed_arrays(arrays: Arrays, write_npz: Write, changes: Arrays, mes
 
 def test_only_one_class(arrays: Arrays, write_npz: Write) -> None:
     zeros = {f"{part}_labels": np.zeros_like(arrays[f"{part}_labels"]) for part in ("train", "val", "test")}
-    with pytest.raises(DataError, match="only the class 0; at least two"):
-        read_medmnist(write_npz({**arrays, **zeros}))
+    path = write_npz({**arrays, **zeros})
+    assert read_medmnist(path).class_names == ("0",), "a hospital of a federation may have one class alone"
+    with pytest.raises(DataError, match=r"xrays\.npz: has only the class 0; at least two"):
+        load_federated(DataSettings(source="medmnist", path=path), 0)
 
 
 def test_files_that_are_no_archive(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from flop_p2p.config import DataSettings
+from flop_p2p.data import load_federated
 from flop_p2p.data.dataset import Dataset
 from flop_p2p.data.sources import read_source
 from flop_p2p.errors import ConfigError, DataError
@@ -43,7 +44,6 @@ def test_whole_numbers_as_labels_are_in_numeric_order(tmp_path: Path) -> None:
         ("0.2", "", "line 3: column crp is empty"),
         ("0.2", "low", "line 3: column crp is low"),
         ("0.2", '"low', "not a readable UTF-8 CSV file"),
-        ("well", "ill", "column label: has only the class ill"),
         ("label", "outcome", r"no column label \(--label-column\); there are age, outcome, ward, crp"),
         ("crp", "age", "line 1: the column age is there twice"),
     ],
@@ -55,6 +55,13 @@ def test_wrong_tables(tmp_path: Path, old: str, new: str, message: str) -> None:
         read(path, site_column="ward")
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_one_class_alone_is_nothing_to_learn(tmp_path: Path) -> None:
+    path = tmp_path / "blood.csv"
+    path.write_text(TABLE.replace("well", "ill"))
+    with pytest.raises(DataError, match=r"blood\.csv: has only the class ill; at least two"):
+        load_federated(DataSettings(source="csv", path=path, site_column="ward"), 0)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def read_idx_folder(folder: Path) -> Dataset:
         inputs=np.concatenate(images)[:, None],
         labels=np.concatenate(labels).astype(np.int64),
         class_names=names,
-        task=single_label_task(names, str(folder)),
+        task=single_label_task(names),
     )
 
 

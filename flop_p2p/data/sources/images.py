@@ -68,7 +68,7 @@ class ImageList:
         for index in range(len(self.paths)):
             decoded = _open(self, index, lambda image: _to_bytes(image, size, channels, bits))
             pixels[index] = decoded[None] if channels == 1 else decoded.transpose(2, 0, 1)
-        task = single_label_task(self.class_names, self.name)
+        task = single_label_task(self.class_names)
         return Dataset(self.name, pixels, self.labels, self.class_names, task, self.sites, self.patients)
 
     def _common_size(self, sizes: list[tuple[int, int]]) -> tuple[int, int]:

@@ -41,7 +41,7 @@ def read_medmnist(path: Path) -> Dataset:
         inputs=images[:, None] if images.ndim == 3 else np.ascontiguousarray(images.transpose(0, 3, 1, 2)),
         labels=labels.astype(np.float32 if multilabel else np.int64),
         class_names=names,
-        task="multilabel" if multilabel else single_label_task(names, str(path)),
+        task="multilabel" if multilabel else single_label_task(names),
         sites=_extra(path, arrays, parts, "site"),
         patients=_extra(path, arrays, parts, "patient"),
     )
@@ -116,8 +116,9 @@ def _class_names(path: Path, arrays: dict[str, Array], parts: list[str], labels:
         if wrong.any():
             row = int(np.argwhere(wrong)[0, 0])
             value = values[wrong][0]
+            hint = " (where classes are missing, name all in an array class_names)" if given is None else ""
             raise DataError(
-                f"{path}: {part}_labels row {row}: label {value} is out of range; labels go from 0 to {highest}"
+                f"{path}: {part}_labels row {row}: label {value} is out of range; labels go from 0 to {highest}{hint}"
             )
     if given is None:
         return tuple(str(number) for number in range(classes))

@@ -28,7 +28,7 @@ def read_table(path: Path, settings: DataSettings) -> Dataset:
     features = [index for index, name in enumerate(table.header) if name not in special]
     if not features:
         raise DataError(f"{path}: there is no column left for features")
-    task = single_label_task(names, f"{path}: column {settings.label_column}")
+    task = single_label_task(names)
     return Dataset(path.stem, _numbers(table, features), labels, names, task, sites, patients)
 
 
