@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from safetensors.torch import save_file
 
 from flop_p2p.config import ExperimentSettings, first_difference, read_toml, validate
 from flop_p2p.errors import RunError
+from flop_p2p.partial import save_model
 from flop_p2p.simulation.population import Population
 from flop_p2p.writing import write_text, writing
 
@@ -102,15 +102,9 @@ class RunDirectory:
         with writing(folder):
             folder.mkdir(exist_ok=True)
         for model, site, name in zip(population.models, sites, file_names(sites), strict=True):
-            tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
-            metadata = {
-                "site": site,
-                "body_sha256": population.split.body.sha256,
-                "head": json.dumps(population.split.head.names),
-            }
             path = folder / f"{name}.safetensors"
             with writing(path):
-                save_file(tensors, path, metadata=metadata)
+                save_model(path, model, population.split, site)
 
 
 def file_names(sites: Sequence[str]) -> list[str]:
