@@ -15,12 +15,10 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from flop_p2p.config.base import Settings, read_toml, validate
 from flop_p2p.config.model import ModelSettings
-from flop_p2p.config.topology import TopologyFile, TopologySettings
+from flop_p2p.config.topology import TOPOLOGY_FILE_SUFFIX, TopologyFile, TopologySettings
 from flop_p2p.config.training import TrainingSettings, check_one_correction
 
 PROTOCOL_VERSION = 1
-
-TOPOLOGY_FILE_SUFFIX = ".toml"
 
 
 def _printable(name: str) -> str:

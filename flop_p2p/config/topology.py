@@ -9,6 +9,8 @@ from flop_p2p.config.base import Settings
 MixingWeights = Literal["metropolis-hastings", "uniform", "maximum-degree", "given"]
 Weighting = Literal["uniform", "samples"]
 
+TOPOLOGY_FILE_SUFFIX = ".toml"  # of a topology's name that is a file
+
 
 class TopologySettings(Settings):
     """The graph or schedule over the sites and its mixing weights."""

@@ -157,9 +157,12 @@ def _check_roles(federation: FederationSettings) -> str:
 
 def _check_training(federation: FederationSettings) -> str:
     training = federation.training
-    if training.early_stopping or training.participation < 1:
-        key = "early_stopping" if training.early_stopping else "participation"
-        raise FederationError(f"training.{key} is for simulations; in a federation all sites train in all rounds")
+    if training.early_stopping:
+        raise FederationError("training.early_stopping is for simulations; in a federation no site stops by itself")
+    if federation.method == "flop" and training.participation < 1:
+        raise FederationError(
+            "training.participation is for simulations; in a federation all sites train in all rounds"
+        )
     return f"{federation.method}, {training.rounds} rounds"
 
 

@@ -7,12 +7,11 @@ import networkx as nx
 from scipy.sparse import csr_array
 
 from flop_p2p.config import FederationSettings, TopologyFile, TopologySettings
-from flop_p2p.config.topology import MixingWeights
+from flop_p2p.config.topology import TOPOLOGY_FILE_SUFFIX, MixingWeights
 from flop_p2p.errors import TopologyError
 from flop_p2p.topology.base_graph import base_graph
 from flop_p2p.topology.families import Spec, check_size, parse_spec
 from flop_p2p.topology.files import (
-    SUFFIX,
     check_same_sites,
     check_topology_file,
     file_graph,
@@ -160,4 +159,4 @@ def _check_sites(sites: Sequence[str]) -> None:
 
 
 def _read(settings: TopologySettings) -> TopologyFile | None:
-    return read_topology_file(Path(settings.name)) if settings.name.endswith(SUFFIX) else None
+    return read_topology_file(Path(settings.name)) if settings.name.endswith(TOPOLOGY_FILE_SUFFIX) else None

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import networkx as nx
 
-from flop_p2p.config import TopologyFile, read_toml, validate
+from flop_p2p.config import TopologyFile, TopologySettings, read_toml, validate
+from flop_p2p.config.topology import TOPOLOGY_FILE_SUFFIX
 from flop_p2p.errors import TopologyError
 from flop_p2p.topology.families import check_size, parse_spec
 from flop_p2p.topology.weights import check_given_weights
 
-SUFFIX = ".toml"
 SHOWN = 5
 
 
@@ -29,6 +29,18 @@ def read_topology_file(path: Path) -> TopologyFile:
     file = validate(TopologyFile, read_toml(path), str(path))
     check_topology_file(file, str(path))
     return file
+
+
+def inline_topology(settings: TopologySettings) -> tuple[TopologySettings, TopologyFile | None]:
+    """The settings without the folder of their topology file, and its content; None where they name a family.
+
+    Raises:
+        ConfigError, TopologyError: as in `read_topology_file`.
+    """
+    if not settings.name.endswith(TOPOLOGY_FILE_SUFFIX):
+        return settings, None
+    path = Path(settings.name)
+    return settings.model_copy(update={"name": path.name}), read_topology_file(path)
 
 
 def check_topology_file(file: TopologyFile, where: str) -> None:
