@@ -1,0 +1,208 @@
+"""What a hospital takes from `nodes/` is true: templates name every setting, unit and container files say the same."""
+
+import configparser
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from flop_p2p import errors
+from flop_p2p.config import FederationSettings, SiteSettings, load_federation, load_site
+from flop_p2p.identity.members import check_federation
+
+NODES = Path(__file__).parent.parent / "nodes"
+SITE = NODES / "template" / "site.toml"
+FEDERATION = NODES / "template" / "federation.toml"
+UNIT = NODES / "systemd" / "flop-p2p@.service"
+DOCKERFILE = NODES / "docker" / "Dockerfile"
+COMPOSE = NODES / "docker" / "compose.yaml"
+
+# Templates
+
+
+@pytest.mark.parametrize(("path", "model"), [(SITE, SiteSettings), (FEDERATION, FederationSettings)])
+def test_a_template_names_every_setting_and_no_other(path: Path, model: type[BaseModel]) -> None:
+    everything = re.sub(r"^# (?=\w+ = |\[)", "", path.read_text(encoding="utf-8"), flags=re.M)
+    assert set(keys_of(tomllib.loads(everything), free=("addresses", "own_weights"))) == set(keys_of_model(model))
+
+
+@pytest.mark.parametrize("path", [SITE, FEDERATION], ids=lambda path: path.stem)
+def test_each_setting_is_explained_where_it_first_comes(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").split("\n[[members]]\nname", 1)[0].splitlines()
+    given = [line for line in lines if re.match(r"(# )?\w+ = ", line)]
+    assert len(given) > 10
+    for line in given:
+        assert re.search(r"  ?# [^#]{10,}$", line.removeprefix("# ")), line
+
+
+def keys_of(table: dict[str, Any], prefix: str = "", free: tuple[str, ...] = ()) -> Iterator[str]:
+    """Dotted keys; of a list of tables those of all of them, and under a table of the user's own keys theirs as *."""
+    for key, value in table.items():
+        tables = value if isinstance(value, list) and value and isinstance(value[0], dict) else [value]
+        for each in tables:
+            if not isinstance(each, dict):
+                yield prefix + key
+            elif key in free:
+                yield from keys_of({"*": next(iter(each.values()))}, f"{prefix}{key}.")
+            else:
+                yield from keys_of(each, f"{prefix}{key}.", free)
+
+
+def keys_of_model(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for key, field in model.model_fields.items():
+        inner = next((each for each in models_in(field.annotation)), None)
+        name = f"{prefix}{key}" + (".*" if get_origin(field.annotation) is dict else "")
+        if inner is None:
+            yield name
+        else:
+            yield from keys_of_model(inner, f"{name}.")
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Settings inside optional, list and table types."""
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        if issubclass(annotation, BaseModel):
+            yield annotation
+        return
+    for part in get_args(annotation):
+        yield from models_in(part)
+
+
+def test_the_templates_make_a_federation_that_can_run() -> None:
+    federation = load_federation(FEDERATION)
+    check_federation(federation)
+    assert load_site(SITE).name in federation.names
+
+
+def test_values_shown_as_default_are_the_defaults() -> None:
+    federation = load_federation(FEDERATION)
+    for section in ("gossip", "training"):
+        value = getattr(federation, section)
+        assert value == type(value)(), section
+    site = load_site(SITE)
+    for key in ("device", "threads", "evaluate_every", "checkpoint_seconds", "listen", "proxy", "metrics"):
+        assert getattr(site, key) == SiteSettings.model_fields[key].default, key
+
+
+# systemd
+
+
+@pytest.fixture(scope="module")
+def unit() -> configparser.ConfigParser:
+    """The unit; of keys that come twice only the last counts, as nothing here depends on the first."""
+    parser = configparser.ConfigParser(strict=False, interpolation=None, delimiters=("=",), comment_prefixes=("#",))
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(UNIT, encoding="utf-8")
+    return parser
+
+
+def test_the_unit_has_no_privileges(unit: configparser.ConfigParser) -> None:
+    service = dict(unit["Service"])
+    assert service["User"] == "flop-p2p"
+    assert service["CapabilityBoundingSet"] == service["AmbientCapabilities"] == ""
+    assert service["ProtectSystem"] == "strict"
+    assert service["StateDirectory"] == "flop-p2p/%i"
+    assert service["UMask"] == "0077"
+    for key in (
+        "NoNewPrivileges",
+        "ProtectHome",
+        "PrivateTmp",
+        "PrivateDevices",
+        "RestrictSUIDSGID",
+        "LockPersonality",
+    ):
+        assert service[key] == "yes", key
+    assert service["RestrictAddressFamilies"].split() == ["AF_INET", "AF_INET6", "AF_UNIX"]
+    text = UNIT.read_text(encoding="utf-8")
+    assert "\nSystemCallFilter=@system-service\n" in text
+    assert "\nReadWritePaths" not in text
+
+
+def test_the_unit_stops_and_restarts_a_node_as_its_exit_codes_say(unit: configparser.ConfigParser) -> None:
+    service = unit["Service"]
+    assert service["Restart"] == "on-failure"
+    assert service["KillSignal"] == "SIGTERM"
+    assert int(service["TimeoutStopSec"]) > 10, "a node takes up to ten seconds to leave"
+    assert int(unit["Unit"]["StartLimitBurst"]) * int(service["RestartSec"]) < int(
+        unit["Unit"]["StartLimitIntervalSec"]
+    )
+    final = {int(code) for code in service["RestartPreventExitStatus"].split()}
+    codes = {
+        error.exit_code for error in vars(errors).values() if isinstance(error, type) and hasattr(error, "exit_code")
+    }
+    assert final <= codes | {2}, "each of them is an exit code of ours, or that of a wrong command line"
+    assert final.isdisjoint({1, 12, 14, 15}), "an address in use and a full disk may mend themselves"
+
+
+def test_systemd_accepts_the_unit(tmp_path: Path, unit: configparser.ConfigParser) -> None:
+    program = unit["Service"]["ExecStart"].split()[0]
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        text = UNIT.read_text(encoding="utf-8")
+        assert unit.sections() == ["Unit", "Service", "Install"]
+        assert all(re.match(r"[#\[]|[A-Z][A-Za-z]+=|$", line) for line in text.splitlines())
+        return
+    copy = tmp_path / UNIT.name
+    copy.write_text(
+        UNIT.read_text(encoding="utf-8").replace(program, shutil.which("true") or program), encoding="utf-8"
+    )
+    result = subprocess.run([analyze, "verify", str(copy)], capture_output=True, text=True, timeout=30)
+    assert UNIT.name.partition("@")[0] not in result.stderr, result.stderr
+
+
+# Containers
+
+
+def test_the_dockerfile_runs_a_node_without_privileges() -> None:
+    text = DOCKERFILE.read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    known = {"FROM", "ARG", "ENV", "WORKDIR", "COPY", "RUN", "USER", "EXPOSE", "STOPSIGNAL", "HEALTHCHECK"}
+    instructions: dict[str, list[str]] = {}
+    for line in lines:
+        name, _, rest = line.partition(" ")
+        assert name in known | {"ENTRYPOINT", "CMD"}, line
+        instructions.setdefault(name, []).append(rest)
+    assert lines[0].startswith("FROM python:3.11-slim")
+    assert instructions["STOPSIGNAL"] == ["SIGTERM"]
+    assert int(instructions["USER"][-1].split(":")[0]) > 0
+    assert lines.index(f"USER {instructions['USER'][-1]}") > max(
+        lines.index(f"RUN {run}") for run in instructions["RUN"]
+    )
+    assert "constraints.txt" in instructions["RUN"][0]
+    assert json.loads(instructions["ENTRYPOINT"][0]) == ["flop-p2p"]
+    assert json.loads(instructions["CMD"][0])[0] == "node"
+    assert json.loads(instructions["HEALTHCHECK"][0].partition("CMD ")[2])[:2] == ["flop-p2p", "status"]
+    for copied in instructions["COPY"]:
+        assert all((NODES.parent / source).exists() for source in copied.split()[:-1]), copied
+
+
+def test_compose_agrees_with_image_and_template() -> None:
+    content = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
+    assert list(content) == ["services"]
+    (node,) = content["services"].values()
+    assert node["user"] in DOCKERFILE.read_text(encoding="utf-8")
+    assert node["read_only"] is True
+    assert node["init"] is True
+    assert node["cap_drop"] == ["ALL"]
+    assert node["security_opt"] == ["no-new-privileges:true"]
+    assert node["restart"].startswith("on-failure")
+    assert node["stop_grace_period"] == "20s"
+    writable = [volume for volume in node["volumes"] if not volume.endswith(":ro")]
+    assert writable == ["./state:/site/state"]
+    ports = {endpoint.rpartition(":")[2] for endpoint in endpoints(load_federation(FEDERATION))}
+    assert {port.partition(":")[0] for port in node["ports"]} == ports
+    assert set(re.findall(r"^EXPOSE (.*)$", DOCKERFILE.read_text(encoding="utf-8"), re.M)[0].split()) == ports
+
+
+def endpoints(federation: FederationSettings) -> Iterator[str]:
+    for member in federation.members:
+        yield from filter(None, (member.control, member.bulk))
