@@ -16,7 +16,7 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise RunError(f"{path}: cannot be written ({reason}); mend this and go on with --resume") from error
+        raise RunError(f"{path}: cannot be written ({reason}); mend this and start again") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""`flop-p2p data show`: which hospital has how much of which class."""
+"""`flop-p2p data`: which hospital has how much of which class, and a file with the data of each."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +11,7 @@ from rich.text import Text
 
 from flop_p2p.cli.options import DATA_FLAGS, experiment_options
 from flop_p2p.config import ExperimentSettings
+from flop_p2p.errors import RunError
 
 if TYPE_CHECKING:
     from flop_p2p.data import FederatedData
@@ -45,6 +46,35 @@ def show(
 
         draw_partition(data, out, settings.data.partition)
         console.print(Text(f"picture: {out}"), soft_wrap=True)
+
+
+@app.command("export")
+@experiment_options({"--topology": "topology.name", **DATA_FLAGS})
+def export(
+    settings: ExperimentSettings,
+    out: Annotated[Path, typer.Option(help="new or empty folder for one safetensors file a site, and samples.toml")],
+) -> None:
+    """Write the data of each hospital to a file for its node, and what they have in common to samples.toml."""
+    import tomli_w
+
+    from flop_p2p.data import export_site, sample_settings
+    from flop_p2p.simulation import load_data
+    from flop_p2p.simulation.run_directory import file_names
+    from flop_p2p.writing import write_text, writing
+
+    data = load_data(settings)
+    common = sample_settings(data).model_dump(mode="json")
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        if any(out.iterdir()):
+            raise RunError(f"{out}: not empty; choose another --out")
+    console = Console(highlight=False)
+    for site, name in zip(data.sites, file_names([site.name for site in data.sites]), strict=True):
+        export_site(data, site, out / f"{name}.safetensors")
+        counts = f"{len(site.train):,} training, {len(site.validation):,} validation, {len(site.test):,} test samples"
+        console.print(Text(f"{out / name}.safetensors: {site.name}, {counts}"), soft_wrap=True)
+    write_text(out / "samples.toml", tomli_w.dumps({"samples": common}))
+    console.print(Text(f"{out / 'samples.toml'}: [samples] for federation.toml"), soft_wrap=True)
 
 
 def _heading(data: "FederatedData") -> Text:

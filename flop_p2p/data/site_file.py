@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from flop_p2p.data.dataset import Array, Dataset, Task
 from flop_p2p.data.load import FederatedData, SiteSplit
 from flop_p2p.errors import DataError
+from flop_p2p.writing import writing
 
 PARTS = ("train", "validation", "test")
 FORMAT = "flop-p2p site data 1"
@@ -20,7 +21,7 @@ def export_site(data: FederatedData, site: SiteSplit, path: Path) -> None:
     """Write the samples of one site, ``<part>.inputs`` and ``<part>.labels`` of its three splits.
 
     Raises:
-        DataError: the file cannot be written.
+        RunError: the file cannot be written.
     """
     dataset = data.dataset
     tensors = {}
@@ -34,10 +35,8 @@ def export_site(data: FederatedData, site: SiteSplit, path: Path) -> None:
         "task": dataset.task,
         "class_names": json.dumps(dataset.class_names),
     }
-    try:
+    with writing(path):
         save_file(tensors, path, metadata=metadata)
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from error
 
 
 def read_site_file(path: Path) -> tuple[Dataset, SiteSplit]:
