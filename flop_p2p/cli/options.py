@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from rich.markup import escape
 
 from flop_p2p.config import PRESETS, ExperimentSettings, Settings, load_experiment
 
@@ -153,7 +154,7 @@ def _option(model: type[Settings], flag: str, key: str) -> tuple[Any, Any]:
     elif get_origin(kind) is Literal:
         kind = type(get_args(kind)[0])
     default_text = f" [dim]\\[default: {default}][/dim]" if default not in (None, "") else ""
-    return kind, typer.Option(flag, help=f"{field.description}{default_text}")
+    return kind, typer.Option(flag, help=f"{escape(field.description or '')}{default_text}")
 
 
 def _field(model: type[BaseModel], key: str) -> FieldInfo:

@@ -67,6 +67,18 @@ def _unknown_key(model: type[BaseModel], location: tuple[int | str, ...]) -> str
     return f"unknown key; {hint}"
 
 
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables of settings from values by dotted key, such as ``{"training.lr": 0.1}``."""
+    tables: dict[str, Any] = {}
+    for dotted, value in values.items():
+        *sections, key = dotted.split(".")
+        table = tables
+        for section in sections:
+            table = table.setdefault(section, {})
+        table[key] = value
+    return tables
+
+
 def first_difference(before: Settings, now: Settings, may_change: Collection[str] = ()) -> str | None:
     """The first key in which two sets of settings differ, with both values; None if they agree.
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from flop_p2p.config.base import Settings, read_toml, validate
+from flop_p2p.config.base import Settings, nested, read_toml, validate
 from flop_p2p.config.data import DataSettings
 from flop_p2p.config.federation import GossipSettings
 from flop_p2p.config.model import ModelSettings
@@ -99,9 +99,7 @@ def load_experiment(
         origin = str(path)
     if values:
         validate(ExperimentSettings, values, origin)
-    for dotted, value in (overrides or {}).items():
-        *sections, key = dotted.split(".")
-        _merge(values, _nested(sections, {key: value}))
+    _merge(values, nested(overrides or {}))
     return validate(ExperimentSettings, values, "command line" if overrides else origin)
 
 
@@ -110,12 +108,6 @@ def _read_preset(name: str) -> dict[str, Any]:
         raise ConfigError(f"--preset {name}: no such preset; there are {', '.join(PRESETS)}")
     with resources.as_file(resources.files("flop_p2p.config") / "presets" / f"{name}.toml") as file:
         return read_toml(file)
-
-
-def _nested(sections: list[str], leaf: dict[str, Any]) -> dict[str, Any]:
-    for section in reversed(sections):
-        leaf = {section: leaf}
-    return leaf
 
 
 def _merge(base: dict[str, Any], other: Mapping[str, Any]) -> None:

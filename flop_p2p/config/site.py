@@ -68,6 +68,6 @@ def load_site(path: Path) -> SiteSettings:
     site = validate(SiteSettings, read_toml(path), str(path))
     folder = path.parent
     paths: dict[str, Any] = {key: folder / getattr(site, key) for key in ("federation", "keys", "state")}
-    if site.data.path is not None:
+    if site.data is not None and site.data.path is not None:
         paths["data"] = site.data.model_copy(update={"path": folder / site.data.path})
     return site.model_copy(update=paths)

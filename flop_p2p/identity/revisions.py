@@ -87,15 +87,24 @@ def propose(
     return after
 
 
-def check_revision(before: FederationSettings, after: FederationSettings) -> None:
-    """Refuse a revision that does not follow another.
+def check_draft(before: FederationSettings, after: FederationSettings) -> None:
+    """Refuse a revision that does not follow another, whoever has signed it.
 
     Raises:
-        FederationError: it is not the next one or changes more than members and topology, its members or its topology
-            cannot work together, or signatures are missing; one line that names them.
+        FederationError: it is not the next one or changes more than members and topology, or its members or its
+            topology cannot work together.
     """
     _check_succession(before, after)
     check_federation(after, signed=False)
+
+
+def check_revision(before: FederationSettings, after: FederationSettings) -> None:
+    """Refuse a revision that does not follow another, or that not everybody has signed.
+
+    Raises:
+        FederationError: as in `check_draft`, or signatures are missing; one line that names them.
+    """
+    check_draft(before, after)
     if missing := missing_signatures(after, before):
         raise FederationError(f"{_named(after)} is not signed by {', '.join(missing)}")
 
@@ -115,6 +124,27 @@ def chain(base: FederationSettings, revisions: Iterable[FederationSettings]) -> 
         check_revision(found[-1], after)
         found.append(after)
     return tuple(found)
+
+
+def changes(before: FederationSettings, after: FederationSettings) -> list[str]:
+    """What a revision changes, a line each, for people who are to sign or adopt it."""
+    lines = []
+    for name in sorted({*before.names, *after.names}):
+        if name not in before.names:
+            lines.append(f"member {name} is new: {_described(after.member(name))}")
+        elif name not in after.names:
+            lines.append(f"member {name} leaves")
+        else:
+            old, new = before.member(name).model_dump(), after.member(name).model_dump()
+            lines += [f"member {name} has another {key}" for key in old if old[key] != new[key]]
+    if (before.topology, before.graph) != (after.topology, after.graph):
+        lines.append(f"the topology was {before.topology.name} and becomes {after.topology.name}")
+    return lines
+
+
+def _described(member: Member) -> str:
+    public = PublicKeys(name=member.name, curve_key=member.curve_key, signing_key=member.signing_key)
+    return f"{member.control or 'only dials out'}, fingerprint of its keys {public.fingerprint}"
 
 
 def _changed(before: FederationSettings, values: dict[str, Any], topology: Topology | None) -> FederationSettings:

@@ -39,15 +39,9 @@ def federation_schedule(federation: FederationSettings) -> Schedule:
     """The schedule over the sites of a federation, ascending by name (its server, if it has one, left out).
 
     Raises:
-        TopologyError: as in `build_schedule`; with weighting by samples also a member without their number.
+        TopologyError: as in `build_schedule`; with weighting by samples a member without their number counts as none.
     """
-    members = [federation.member(name) for name in federation.sites]
-    samples = None
-    if federation.topology.weighting == "samples":
-        unknown = [member.name for member in members if member.samples is None]
-        if unknown:
-            raise TopologyError(f"weighting by samples: the number of samples of member {unknown[0]!r} is not given")
-        samples = [member.samples or 0 for member in members]
+    samples = [federation.member(name).samples or 0 for name in federation.sites]
     return build_schedule(federation.topology, federation.sites, samples, federation.seed, federation.graph)
 
 
@@ -72,13 +66,14 @@ def build_schedule(
     """
     names = tuple(sites)
     _check_sites(names)
+    whose = "the data" if file is None else "the federation"
     if file is None:
         file = _read(settings)
     else:
         check_topology_file(file, settings.name)
     order = names
     if file is not None and file.sites:
-        check_same_sites(settings.name, file.sites, names)
+        check_same_sites(settings.name, file.sites, names, whose)
         order = file.sites
     counts = _samples_of(order, names, samples) if settings.weighting == "samples" else None
     if file is not None and file.edges:

@@ -79,8 +79,8 @@ def file_graph(file: TopologyFile) -> nx.Graph:
     return graph
 
 
-def check_same_sites(where: str, file_sites: Sequence[str], sites: Sequence[str]) -> None:
-    """Refuse a file whose sites are not those of the data.
+def check_same_sites(where: str, file_sites: Sequence[str], sites: Sequence[str], whose: str) -> None:
+    """Refuse a file whose sites are not those of ``whose`` (the data, the federation).
 
     Raises:
         TopologyError: one line that names the sites found on one side only.
@@ -89,13 +89,13 @@ def check_same_sites(where: str, file_sites: Sequence[str], sites: Sequence[str]
         f"{where}: {_listed(names)}"
         for where, names in (
             ("only in the file", [site for site in file_sites if site not in set(sites)]),
-            ("only in the data", [site for site in sites if site not in set(file_sites)]),
+            (f"only in {whose}", [site for site in sites if site not in set(file_sites)]),
         )
         if names
     ]
     if differences:
         raise TopologyError(
-            f"{where}: its {len(file_sites)} sites are not the {len(sites)} sites of the data; {'; '.join(differences)}"
+            f"{where}: its {len(file_sites)} sites are not the {len(sites)} sites of {whose}; {'; '.join(differences)}"
         )
 
 
