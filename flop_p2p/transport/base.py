@@ -1,6 +1,6 @@
 """What a transport does for a node, whatever carries the bytes: greet neighbours, deliver bodies, notice losses."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -10,6 +10,30 @@ from numpy.typing import NDArray
 from flop_p2p.wire.messages import Greeting
 
 Body = NDArray[np.float32]  # [parameters], contiguous, never written again after it was handed over
+
+
+@dataclass(frozen=True)
+class TransportKeys:
+    """A node's own CURVE keys in Z85, 40 bytes each."""
+
+    public: bytes
+    secret: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A neighbour as the transport sees it.
+
+    curve_keys: its public CURVE keys in Z85: the current one and, while a key is rotated, the next.
+    control, bulk: its endpoints (``tcp://host:port``) as seen from here; needed where this node dials.
+    dials: this node dials the neighbour; otherwise it waits to be dialled.
+    """
+
+    name: str
+    curve_keys: tuple[str, ...]
+    control: str | None
+    bulk: str | None
+    dials: bool
 
 
 @dataclass(frozen=True)
@@ -92,7 +116,10 @@ class LinkStatus:
 
 
 class Egress(Protocol):
-    """The log that every message must pass before it leaves; the node's keeps it on disk."""
+    """The log that every message must pass before it leaves; the node's keeps it on disk.
+
+    ``round_index`` is -1 for messages that belong to no round.
+    """
 
     def record(self, receiver: str, kind: str, round_index: int, size: int, sha256: bytes) -> bytes:
         """Write one line and return its hash (32 bytes), the chain that travels with the message.
@@ -126,13 +153,24 @@ class Transport(Protocol):
         """
 
     async def next_event(self) -> Event:
-        """The next event; waits for one."""
+        """The next event; waits for one.
+
+        Raises:
+            EgressError: the egress log cannot be written; nothing leaves any more.
+        """
 
     def send(self, name: str, outgoing: OutgoingBody) -> None:
-        """Queue a body for a connected neighbour; of several that wait for one neighbour only the newest is sent."""
+        """Queue a body for a connected neighbour; of several that wait for one neighbour only the newest is sent.
+
+        A body for a neighbour that is not connected is ignored: it is sent again after `Connected`. The body must
+        not be written to any more.
+        """
 
     def set_round(self, round_index: int) -> None:
         """The round that heartbeats tell."""
+
+    def update_peers(self, peers: Sequence[Peer]) -> None:
+        """Replace the neighbours, their keys and addresses; links of those that did not change stay as they are."""
 
     async def goodbye(self, last_round: int, finished: bool) -> None:
         """Tell every connected neighbour that this node leaves, after what is queued for it was sent."""

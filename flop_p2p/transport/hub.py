@@ -1,0 +1,153 @@
+"""What all links of a node share: who it is, whom it asks, where events go, and the one way out for a message."""
+
+import asyncio
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from flop_p2p.config.federation import GossipSettings
+from flop_p2p.errors import EgressError
+from flop_p2p.transport.base import Egress, Event, Gate, LinkStatus
+from flop_p2p.transport.sockets import Route
+from flop_p2p.wire import AnyMessage, Goodbye, Greeting, Heartbeat, Receipt, encode, envelope, open_envelope
+
+logger = logging.getLogger("flop_p2p.transport")
+
+NO_ROUND = -1
+MAX_COMPLAINTS = 100  # different reasons that are logged about one neighbour
+NOT_RECEIPTED = ("heartbeat", "credit")  # too many and too small to be worth a line at the receiver
+
+
+class Hub:
+    """The node's side of all its links.
+
+    Attributes:
+        round_index: what heartbeats tell.
+        leaving: goodbye was said; nobody is greeted any more.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        gate: Gate,
+        egress: Egress,
+        schema_hash: bytes,
+        parameters: int,
+        gossip: GossipSettings,
+        federation_id: Callable[[], str],
+    ) -> None:
+        self.name, self.gate = name, gate
+        self.schema_hash, self.parameters = schema_hash, parameters
+        self.gossip, self.federation_id = gossip, federation_id
+        self.round_index = 0
+        self.leaving = False
+        self._egress = egress
+        self._events: asyncio.Queue[Event | Exception] = asyncio.Queue()
+        self._error: Exception | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._complaints: dict[str, set[str]] = {}
+
+    def emit(self, event: Event) -> None:
+        """Hand an event to the node."""
+        self._events.put_nowait(event)
+
+    async def next_event(self) -> Event:
+        """The next event, or the error that ended all sending."""
+        event = await self._events.get()
+        if isinstance(event, Exception):
+            self._events.put_nowait(event)
+            raise event
+        return event
+
+    def fail(self, error: Exception) -> None:
+        """Nothing leaves from now on, and the node learns why."""
+        if self._error is None:
+            self._error = error
+            self._events.put_nowait(error)
+
+    def record(self, receiver: str, kind: str, round_index: int, size: int, sha256: bytes) -> bytes:
+        """Write the egress line of what is about to leave; its hash travels with it.
+
+        Raises:
+            EgressError: now or earlier a line could not be written.
+        """
+        if self._error is not None:
+            raise EgressError(f"nothing is sent after an error: {self._error}")
+        try:
+            return self._egress.record(receiver, kind, round_index, size, sha256)
+        except EgressError as error:
+            self.fail(error)
+            raise
+
+    def post(self, receiver: str, message: AnyMessage, route: Route, status: LinkStatus) -> None:
+        """Encode, record and send: there is no other way for a message to leave.
+
+        Raises:
+            EgressError: it cannot be recorded; it was not sent.
+            LinkError: nobody takes it.
+        """
+        payload = encode(message)
+        digest = hashlib.sha256(payload).digest()
+        chain = self.record(receiver, message.kind, round_of(message), len(payload), digest)
+        data = envelope(payload, chain)
+        route.send([data])
+        status.sent_bytes += len(data)
+
+    def read(self, sender: str, data: memoryview, status: LinkStatus) -> AnyMessage:
+        """The message of an authenticated neighbour, its chain hash kept as a receipt.
+
+        Raises:
+            WireError: it is malformed.
+            EgressError: the receipt cannot be kept.
+        """
+        status.received_bytes += data.nbytes
+        message, chain = open_envelope(data)
+        if message.kind not in NOT_RECEIPTED:
+            self.receipt(sender, message.kind, round_of(message), chain)
+        return message
+
+    def receipt(self, sender: str, kind: str, round_index: int, chain: bytes) -> None:
+        """Keep the chain hash of something that arrived."""
+        try:
+            self._egress.receipt(sender, kind, round_index, chain)
+        except EgressError as error:
+            self.fail(error)
+            raise
+
+    def complain(self, name: str, reason: str) -> None:
+        """Log something wrong about a neighbour, once for each kind of reason."""
+        known = self._complaints.setdefault(name, set())
+        kind = re.sub(r"[0-9a-f]{8,}|\d+", "#", reason)
+        if kind not in known and len(known) < MAX_COMPLAINTS:
+            known.add(kind)
+            logger.warning("%s: %s", name, reason)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run ``work`` beside everything else; an error in it ends all sending and reaches the node."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            self.fail(error)
+
+    async def close(self) -> None:
+        """End everything that was spawned."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def round_of(message: AnyMessage) -> int:
+    """The round that a message is about, `NO_ROUND` if none."""
+    if isinstance(message, Greeting | Heartbeat | Receipt):
+        return message.round
+    return message.last_round if isinstance(message, Goodbye) else NO_ROUND

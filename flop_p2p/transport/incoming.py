@@ -1,0 +1,111 @@
+"""Frames of one neighbour, opened and put together to bodies."""
+
+import time
+
+from flop_p2p.errors import WireError
+from flop_p2p.transport.base import Body
+from flop_p2p.transport.hub import Hub
+from flop_p2p.transport.outgoing import TRANSFER_TIMEOUT, WINDOW
+from flop_p2p.transport.sockets import LinkError
+from flop_p2p.wire import Assembly, Descriptor, FrameHeader, FrameOpener
+
+
+class Incoming:
+    """At most one body on its way in, and one that the node has not taken yet; then no credit is given.
+
+    Attributes:
+        untaken: a body is complete and the node has not taken it.
+    """
+
+    def __init__(self, hub: Hub, opener: FrameOpener) -> None:
+        self.untaken = False
+        self._hub = hub
+        self._opener, self._previous = opener, opener
+        self._assembly: Assembly | None = None
+        self._due = 0  # index of the frame that comes next
+        self._skipping = False  # the body's descriptor was not accepted; its chunks are authentic and of no use
+        self._owed = 0
+        self._moved = time.monotonic()
+        self._dropped = False  # a frame was refused since
+
+    def renew(self, opener: FrameOpener) -> None:
+        """Frames of a new session come; those of the one before are still opened until the first of the new."""
+        self._previous, self._opener = self._opener, opener
+
+    def frame(self, header: bytes, sealed: memoryview) -> tuple[Descriptor, Body] | None:
+        """Take one frame; a body that it completes is handed out with its descriptor.
+
+        Raises:
+            WireError: the frame is not authentic, or the body is not acceptable; it is dropped.
+            LinkError: frames are missing, or came without credit; this connection is of no use any more.
+        """
+        try:
+            return self._frame(header, sealed)
+        except WireError:
+            self._dropped = True
+            raise
+
+    def credit(self, *, all_of_it: bool = False) -> int:
+        """How many frames to credit now: half a window at a time, what is left after a body, none while untaken."""
+        between = self._assembly is None
+        if self.untaken or not (between or all_of_it or self._owed >= WINDOW // 2):
+            return 0
+        owed, self._owed = self._owed, 0
+        return owed
+
+    def check_progress(self) -> None:
+        """A body that began must go on; after a refused frame, which may have been a part of it, soon.
+
+        Raises:
+            LinkError: no part of it came for `TRANSFER_TIMEOUT`.
+        """
+        patience = self._hub.gossip.lost_after if self._dropped else TRANSFER_TIMEOUT
+        if self._assembly is not None and not self.untaken and time.monotonic() - self._moved > patience:
+            raise LinkError(f"sent no part of its body for {patience:g} s")
+
+    def _frame(self, header: bytes, sealed: memoryview) -> tuple[Descriptor, Body] | None:
+        decoded = FrameHeader.decode(header)
+        opener = self._opener_of(decoded.session)
+        if decoded.index == 0:
+            descriptor = opener.open_descriptor(header, sealed)
+            self._opened(opener, decoded.index)
+            self._begin(descriptor)
+            return None
+        size = max(0, sealed.nbytes - opener.overhead)
+        target = self._assembly.target(self._due) if self._assembly is not None else memoryview(b"")
+        if decoded.index != self._due or target.nbytes != size:
+            target = memoryview(bytearray(size))  # only to see whether it is authentic
+        opener.open(header, sealed, target)
+        self._opened(opener, decoded.index)
+        return self._add(self._assembly) if self._assembly is not None else None
+
+    def _opener_of(self, session: bytes) -> FrameOpener:
+        for opener in (self._opener, self._previous):
+            if opener.session == session:
+                return opener
+        raise WireError(f"frame of session {session.hex()}, which is not under way")
+
+    def _opened(self, opener: FrameOpener, index: int) -> None:
+        if opener is self._opener:
+            self._previous = opener
+        self._moved, self._dropped = time.monotonic(), False
+        self._owed += 1
+        if self._owed > WINDOW:
+            raise LinkError("sends without credit")
+        if index != self._due and not (self._skipping and self._due == 0):
+            raise LinkError(f"part {index} of a body came where {self._due} was due: some were lost or altered")
+
+    def _begin(self, descriptor: Descriptor) -> None:
+        self._skipping = True
+        self._assembly = Assembly(descriptor, schema_hash=self._hub.schema_hash, parameters=self._hub.parameters)
+        self._skipping, self._due = False, 1
+
+    def _add(self, assembly: Assembly) -> tuple[Descriptor, Body] | None:
+        assembly.add(self._due)
+        self._due += 1
+        if not assembly.complete:
+            return None
+        self._assembly, self._due = None, 0
+        body = assembly.body()
+        self.untaken = True
+        return assembly.descriptor, body

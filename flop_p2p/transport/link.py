@@ -1,0 +1,240 @@
+"""One neighbour: its session, what goes out to it and comes in from it, and how it fares. Both sides use it alike."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from flop_p2p.errors import WireError
+from flop_p2p.transport.base import (
+    Body,
+    BodyReceived,
+    Connected,
+    Delivered,
+    Left,
+    LinkStatus,
+    Lost,
+    OutgoingBody,
+    Peer,
+    Progress,
+)
+from flop_p2p.transport.hub import Hub
+from flop_p2p.transport.incoming import Incoming
+from flop_p2p.transport.outgoing import Outgoing
+from flop_p2p.transport.session import Session, clock_skew
+from flop_p2p.transport.sockets import LinkError, Way
+from flop_p2p.wire import MAX_FRAMES, AnyMessage, Credit, Descriptor, Goodbye, Heartbeat, Receipt
+
+logger = logging.getLogger("flop_p2p.transport")
+
+
+@dataclass
+class _Current:
+    """The connection that a session runs over, and what belongs to it alone.
+
+    ended: told when the neighbour is lost or left.
+    renew: asked for a new session when this one has served its rounds.
+    exchanged: bodies, both ways, under the keys of this session.
+    heard: monotonic time of the last sign of life.
+    """
+
+    way: Way
+    outgoing: Outgoing
+    incoming: Incoming
+    ended: Callable[[], None]
+    renew: Callable[[], None]
+    tasks: tuple[asyncio.Task[None], ...] = ()
+    exchanged: int = 0
+    heard: float = field(default_factory=time.monotonic)
+
+
+class Link:
+    """The state of one neighbour over all its connections."""
+
+    def __init__(self, hub: Hub, peer: Peer) -> None:
+        self.peer, self.name = peer, peer.name
+        self.status = LinkStatus()
+        self._hub = hub
+        self._current: _Current | None = None
+
+    @property
+    def way(self) -> Way | None:
+        """The connection of the session, None while there is no session."""
+        return None if self._current is None else self._current.way
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is left to send or to be acknowledged."""
+        return self._current is None or self._current.outgoing.idle
+
+    def establish(
+        self, session: Session, way: Way, *, ended: Callable[[], None], renew: Callable[[], None] = lambda: None
+    ) -> None:
+        """Begin a session; on the same connection as the last it only renews the keys. See `_Current`."""
+        self.status.clock_skew = clock_skew(session.greeting)
+        if self._current is not None and self._current.way == way:
+            self._current.outgoing.sealer = session.sealer
+            self._current.incoming.renew(session.opener)
+            self._current.exchanged = 0
+            return
+        self.forget()
+        outgoing = Outgoing(self._hub, self.name, way.bulk, self.status, session.sealer)
+        self._current = _Current(way, outgoing, Incoming(self._hub, session.opener), ended, renew)
+        self._current.tasks = tuple(
+            self._hub.spawn(self._guard(work)) for work in (outgoing.run(), self._beat(self._current))
+        )
+        self.status.state, self.status.reason, self.status.last_contact = "connected", "", time.time()
+        logger.info("%s: connected", self.name)
+        self._hub.emit(Connected(self.name, session.greeting))
+
+    def send(self, outgoing: OutgoingBody) -> None:
+        """Queue a body, if there is a session."""
+        if self._current is not None:
+            self._current.outgoing.offer(outgoing)
+
+    def post(self, message: AnyMessage) -> None:
+        """Send a message, if there is a session.
+
+        Raises:
+            EgressError: it cannot be recorded; it was not sent.
+        """
+        if self._current is not None:
+            try:
+                self._hub.post(self.name, message, self._current.way.control, self.status)
+            except LinkError as error:
+                self.lose(str(error))
+
+    def ping(self) -> None:
+        """Send a sign of life now: if the neighbour's connection is gone, it is lost at once."""
+        self.post(Heartbeat(round=self._hub.round_index, sent=time.monotonic(), echo=0.0))
+
+    def message(self, message: AnyMessage) -> None:
+        """Take a message of the session.
+
+        Raises:
+            WireError: it makes no sense now.
+        """
+        current = self._current
+        if current is None:
+            return
+        self._heard(current)
+        if isinstance(message, Heartbeat):
+            self._heartbeat(message)
+        elif isinstance(message, Credit):
+            current.outgoing.credit(message.chunks)
+        elif isinstance(message, Receipt):
+            current.outgoing.receipt(message.round, message.chain)
+            self._hub.emit(Delivered(self.name, message.round))
+            self._count_body(current)
+        elif isinstance(message, Goodbye):
+            self._leave(message, current)
+        else:
+            raise WireError(f"a {message.kind} message at the wrong time")
+
+    def frame(self, header: bytes, sealed: memoryview) -> None:
+        """Take a frame of the session."""
+        current = self._current
+        if current is None:
+            return
+        self.status.received_bytes += len(header) + sealed.nbytes
+        try:
+            completed = current.incoming.frame(header, sealed)
+        except WireError as error:
+            self.drop(str(error))
+        except LinkError as error:
+            self.drop(str(error))
+            self.lose(str(error))
+        else:
+            self._heard(current)
+            if completed is not None:
+                self._completed(current, *completed)
+        self._give_credit()
+
+    def taken(self) -> None:
+        """The node has taken the body that was complete; the neighbour may send on."""
+        if self._current is not None:
+            self._current.incoming.untaken = False
+            self._give_credit(all_of_it=True)
+
+    def drop(self, reason: str) -> None:
+        """Something malformed, altered or foreign came in the neighbour's name."""
+        self.status.dropped_frames += 1
+        self._hub.complain(self.name, f"dropped: {reason}")
+
+    def fail(self, reason: str, *, refused: bool) -> None:
+        """An attempt to connect or a greeting came to nothing."""
+        self._hub.complain(self.name, reason)
+        if self._current is None:
+            self.status.reason = reason
+            if refused:
+                self.status.state = "refused"
+
+    def lose(self, reason: str) -> None:
+        """The neighbour can no longer be reached."""
+        if self._current is None:
+            return
+        ended = self._current.ended
+        self.forget()
+        self.status.state, self.status.reason = "lost", reason
+        logger.warning("%s: lost (%s)", self.name, reason)
+        self._hub.emit(Lost(self.name, reason))
+        ended()
+
+    def forget(self) -> None:
+        """End the session without a word."""
+        current, self._current = self._current, None
+        for task in current.tasks if current is not None else ():
+            if task is not asyncio.current_task():
+                task.cancel()
+
+    def _completed(self, current: _Current, descriptor: Descriptor, body: Body) -> None:
+        self._hub.receipt(self.name, "body", descriptor.round, descriptor.chain)
+        self._hub.emit(BodyReceived(self.name, descriptor.round, body))
+        self.post(Receipt(round=descriptor.round, chain=descriptor.chain))
+        self._count_body(current)
+
+    def _leave(self, goodbye: Goodbye, current: _Current) -> None:
+        self.forget()
+        self.status.state, self.status.reason = "left", ""
+        logger.info("%s: left after round %d", self.name, goodbye.last_round)
+        self._hub.emit(Left(self.name, goodbye.last_round, goodbye.finished))
+        current.ended()
+
+    def _heard(self, current: _Current) -> None:
+        current.heard = time.monotonic()
+        self.status.last_contact = time.time()
+
+    def _heartbeat(self, message: Heartbeat) -> None:
+        if message.echo:
+            self.status.latency = max(0.0, time.monotonic() - message.echo)
+            return
+        self._hub.emit(Progress(self.name, message.round))
+        self.post(Heartbeat(round=self._hub.round_index, sent=time.monotonic(), echo=message.sent))
+
+    def _count_body(self, current: _Current) -> None:
+        current.exchanged += 1
+        used_up = current.outgoing.sealer.frames_left < MAX_FRAMES // 2
+        if used_up or current.exchanged >= self._hub.gossip.renew_keys_every:
+            current.exchanged = 0
+            current.renew()
+
+    def _give_credit(self, *, all_of_it: bool = False) -> None:
+        if self._current is not None and (frames := self._current.incoming.credit(all_of_it=all_of_it)):
+            self.post(Credit(chunks=frames))
+
+    async def _beat(self, current: _Current) -> None:
+        """Tell that this node lives, and notice when the neighbour does not."""
+        gossip = self._hub.gossip
+        while True:
+            self.ping()
+            await asyncio.sleep(gossip.heartbeat)
+            if time.monotonic() - current.heard > gossip.lost_after:
+                raise LinkError(f"no sign of life for {gossip.lost_after:g} s")
+            current.incoming.check_progress()
+
+    async def _guard(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except (LinkError, WireError) as error:
+            self.lose(str(error))

@@ -1,0 +1,141 @@
+"""Bodies on their way out to one neighbour: the newest waits, one is under way, a few chunks are in flight."""
+
+import asyncio
+import time
+
+from flop_p2p.errors import WireError
+from flop_p2p.transport.base import LinkStatus, OutgoingBody
+from flop_p2p.transport.hub import Hub
+from flop_p2p.transport.sockets import HANDSHAKE_TIMEOUT, LinkError, Route
+from flop_p2p.wire import CHUNK_BYTES, Descriptor, FrameSealer, chunk_views
+
+WINDOW = 4  # frames that may be in flight, each in a buffer of its own
+TRANSFER_TIMEOUT = 60.0  # seconds without a frame being taken, or coming, before the connection is given up
+CURVE_CHUNK_BYTES = 1 << 20  # inside the control channel chunks are short, so that heartbeats get through between them
+RETRY = 0.05  # seconds until a frame is tried again whose receiver is not there yet
+MAX_UNACKNOWLEDGED = 16  # bodies whose receipts are awaited
+
+
+class Outgoing:
+    """Sends bodies over one connection. A new connection gets a new one, for buffers may still be with the old.
+
+    Attributes:
+        sealer: of the session; a body that is under way keeps the one it began with.
+    """
+
+    def __init__(self, hub: Hub, name: str, route: Route, status: LinkStatus, sealer: FrameSealer) -> None:
+        self.sealer = sealer
+        self._hub, self._name, self._route, self._status = hub, name, route, status
+        self._chunk_bytes = CURVE_CHUNK_BYTES if hub.gossip.bulk == "curve" else CHUNK_BYTES
+        largest = min(self._chunk_bytes, 4 * hub.parameters) + sealer.overhead
+        self._buffers = [memoryview(bytearray()) for _ in range(WINDOW)]
+        self._buffer_bytes = largest
+        self._turn = 0
+        self._in_flight = 0
+        self._waiting: OutgoingBody | None = None
+        self._under_way = False
+        self._unacknowledged: dict[bytes, int] = {}
+        self._wake = asyncio.Event()
+        self._credited = asyncio.Event()
+
+    def offer(self, outgoing: OutgoingBody) -> None:
+        """Send this body next; one that waits is replaced."""
+        self._waiting = outgoing
+        self._wake.set()
+
+    def credit(self, chunks: int) -> None:
+        """The neighbour is done with so many frames.
+
+        Raises:
+            WireError: more than are in flight.
+        """
+        if chunks > self._in_flight:
+            raise WireError(f"credit for {chunks} frames, but {self._in_flight} are in flight")
+        self._in_flight -= chunks
+        self._credited.set()
+
+    def receipt(self, round_index: int, chain: bytes) -> None:
+        """The neighbour has the body of ``round_index`` that left under ``chain``.
+
+        Raises:
+            WireError: no such body left.
+        """
+        if self._unacknowledged.get(chain) != round_index:
+            raise WireError(f"receipt for a body of round {round_index} that was not sent")
+        del self._unacknowledged[chain]
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits, is under way, or lacks its receipt."""
+        return self._waiting is None and not self._under_way and not self._unacknowledged
+
+    async def run(self) -> None:
+        """Send what is offered, one body after the other.
+
+        Raises:
+            LinkError: the neighbour takes nothing any more.
+            WireError: the session is used up.
+            EgressError: a body cannot be recorded; nothing of it was sent.
+        """
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._waiting is not None:
+                outgoing, self._waiting, self._under_way = self._waiting, None, True
+                await self._send_body(outgoing)
+                self._under_way = False
+
+    async def _send_body(self, outgoing: OutgoingBody) -> None:
+        sealer = self.sealer
+        data = outgoing.body.data
+        chunks = chunk_views(data, self._chunk_bytes)
+        chain = self._hub.record(self._name, "body", outgoing.round, data.nbytes, outgoing.sha256)
+        if len(self._unacknowledged) == MAX_UNACKNOWLEDGED:
+            del self._unacknowledged[next(iter(self._unacknowledged))]
+        self._unacknowledged[chain] = outgoing.round
+        descriptor = Descriptor(
+            round=outgoing.round,
+            schema_hash=self._hub.schema_hash,
+            size=data.nbytes,
+            chunk_bytes=self._chunk_bytes,
+            chunks=len(chunks),
+            sha256=outgoing.sha256,
+            chain=chain,
+        ).encode()
+        for index, plaintext in enumerate([memoryview(descriptor), *chunks]):
+            await self._slot()
+            buffer = self._buffer(len(plaintext) + sealer.overhead)
+            header, sealed = sealer.seal(outgoing.round, index, len(chunks), plaintext, buffer)
+            await self._send_frame(header, sealed)
+
+    async def _slot(self) -> None:
+        """Wait until a frame less than the window is in flight. Frames are credited in their order."""
+        await asyncio.sleep(0)  # a long body must not keep everything else waiting
+        while self._in_flight == WINDOW:
+            self._credited.clear()
+            try:
+                async with asyncio.timeout(TRANSFER_TIMEOUT):
+                    await self._credited.wait()
+            except TimeoutError:
+                raise LinkError(f"took no part of a body for {TRANSFER_TIMEOUT:g} s") from None
+
+    def _buffer(self, size: int) -> memoryview:
+        """The buffer of the frame that was credited longest ago: ZeroMQ is done with it."""
+        self._turn = (self._turn + 1) % WINDOW
+        if self._buffers[self._turn].nbytes < size:
+            self._buffers[self._turn] = memoryview(bytearray(max(size, self._buffer_bytes)))
+        return self._buffers[self._turn]
+
+    async def _send_frame(self, header: bytes, sealed: memoryview) -> None:
+        """The listening side may know of the bulk connection a moment later than of the control connection."""
+        give_up = time.monotonic() + HANDSHAKE_TIMEOUT
+        while True:
+            try:
+                self._route.send([header, sealed])
+                break
+            except LinkError as error:
+                if time.monotonic() > give_up:
+                    raise LinkError(f"the bulk channel: {error}") from None
+            await asyncio.sleep(RETRY)
+        self._in_flight += 1
+        self._status.sent_bytes += len(header) + sealed.nbytes

@@ -1,0 +1,205 @@
+"""Nodes on loopback for the tests of the transport: a gate, an egress log in memory, and what became of the events."""
+
+import asyncio
+import hashlib
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import zmq
+
+from flop_p2p.config.federation import PROTOCOL_VERSION, GossipSettings
+from flop_p2p.errors import EgressError
+from flop_p2p.transport.base import Body, Event, OutgoingBody, Peer, TransportKeys
+from flop_p2p.transport.zeromq import ZmqTransport
+from flop_p2p.wire import Greeting
+
+SCHEMA = hashlib.sha256(b"schema").digest()
+QUICK = GossipSettings(heartbeat=0.1, lost_after=0.6)
+PATIENCE = 8.0  # seconds that a test waits for what must happen
+E = TypeVar("E")
+
+
+def free_port() -> int:
+    """A port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def make_body(parameters: int, seed: int = 0) -> Body:
+    return np.random.default_rng(seed).standard_normal(parameters, dtype=np.float32)
+
+
+def outgoing(round_index: int, body: Body) -> OutgoingBody:
+    return OutgoingBody(round_index, body, hashlib.sha256(body.tobytes()).digest())
+
+
+@dataclass
+class ListEgress:
+    """An egress log in memory; ``broken`` makes it fail as a full disk would."""
+
+    lines: list[tuple[str, str, int, int, bytes]] = field(default_factory=list)
+    receipts: list[tuple[str, str, int, bytes]] = field(default_factory=list)
+    chains: list[bytes] = field(default_factory=list)
+    broken: bool = False
+
+    def record(self, receiver: str, kind: str, round_index: int, size: int, sha256: bytes) -> bytes:
+        if self.broken:
+            raise EgressError("the disk is full")
+        self.lines.append((receiver, kind, round_index, size, sha256))
+        self.chains.append(hashlib.sha256(repr(self.lines[-1]).encode() + str(len(self.lines)).encode()).digest())
+        return self.chains[-1]
+
+    def receipt(self, sender: str, kind: str, round_index: int, chain: bytes) -> None:
+        self.receipts.append((sender, kind, round_index, chain))
+
+    def kinds(self) -> list[str]:
+        return [line[1] for line in self.lines]
+
+
+@dataclass
+class OpenGate:
+    """Greets truthfully, unless told otherwise, and accepts everyone of the same federation."""
+
+    name: str
+    federation: str = "one federation"
+    changes: dict[str, Any] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    def greeting(self, name: str) -> Mapping[str, Any]:
+        return {
+            "name": self.name,
+            "protocol": PROTOCOL_VERSION,
+            "federation": self.federation,
+            "schema_hash": SCHEMA,
+            "body_hash": bytes(32),
+            "round": 0,
+            "have": -1,
+            "finished": False,
+            "probe": False,
+            "time": time.time(),
+            **self.changes,
+        }
+
+    def refusal(self, name: str, greeting: Greeting) -> str | None:
+        self.asked.append(name)
+        return None if greeting.federation == self.federation else f"another federation: {greeting.federation}"
+
+
+class Node:
+    """One node: its transport, and what it has seen. ``async with`` opens and closes it."""
+
+    def __init__(self, name: str, keys: TransportKeys, parameters: int, gossip: GossipSettings) -> None:
+        self.name, self.keys, self.parameters, self.gossip = name, keys, parameters, gossip
+        self.control = f"tcp://127.0.0.1:{free_port()}"
+        self.bulk = f"tcp://127.0.0.1:{free_port()}"
+        self.gate, self.egress = OpenGate(name), ListEgress()
+        self.peers: list[Peer] = []
+        self.listens, self.proxy = True, None
+        self.events: list[Event] = []
+        self.error: Exception | None = None
+
+    def make(self) -> ZmqTransport:
+        return ZmqTransport(
+            name=self.name,
+            keys=self.keys,
+            peers=self.peers,
+            gate=self.gate,
+            egress=self.egress,
+            schema_hash=SCHEMA,
+            parameters=self.parameters,
+            gossip=self.gossip,
+            federation_id=lambda: self.gate.federation,
+            listen=self.control if self.listens else None,
+            bulk_listen=self.bulk if self.listens else None,
+            proxy=self.proxy,
+        )
+
+    async def start(self) -> None:
+        self.transport = self.make()
+        await self.transport.open()
+        self.reading = asyncio.create_task(self._read())
+
+    async def stop(self) -> None:
+        self.reading.cancel()
+        await self.transport.close()
+
+    async def __aenter__(self) -> "Node":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                self.events.append(await self.transport.next_event())
+        except EgressError as error:
+            self.error = error
+
+    def seen(self, kind: type[E], **fields: Any) -> list[E]:
+        """The events of this kind with these fields, in their order."""
+        return [
+            event
+            for event in self.events
+            if isinstance(event, kind) and all(getattr(event, key) == value for key, value in fields.items())
+        ]
+
+    async def until(self, kind: type[E], count: int = 1, **fields: Any) -> E:
+        """Wait until so many such events were seen; the last of them."""
+        await eventually(lambda: len(self.seen(kind, **fields)) >= count, f"{self.name} sees {kind.__name__} {fields}")
+        return self.seen(kind, **fields)[count - 1]
+
+    def send(self, name: str, round_index: int, body: Body) -> None:
+        self.transport.send(name, outgoing(round_index, body))
+
+
+async def eventually(condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
+    """Wait until ``condition`` holds."""
+    give_up = time.monotonic() + patience
+    while not condition():
+        if time.monotonic() > give_up:
+            raise AssertionError(f"in vain for {patience} s: {what}")
+        await asyncio.sleep(0.005)
+
+
+def make_nodes(*names: str, parameters: int = 5, gossip: GossipSettings = QUICK, **changes: Any) -> list[Node]:
+    """Nodes that are all each other's neighbours; of two, the first in the alphabet dials."""
+    gossip = gossip.model_copy(update=changes)
+    nodes = [Node(name, TransportKeys(*zmq.curve_keypair()), parameters, gossip) for name in names]
+    for node in nodes:
+        node.peers = [peer_of(other, dials=node.name < other.name) for other in nodes if other is not node]
+    return nodes
+
+
+def peer_of(node: Node, *, dials: bool) -> Peer:
+    return Peer(node.name, (node.keys.public.decode(),), node.control, node.bulk, dials)
+
+
+def redirect(node: Node, other: str, **addresses: str) -> None:
+    """Let ``node`` reach its peer ``other`` at other addresses, a relay's."""
+    node.peers = [replace(peer, **addresses) if peer.name == other else peer for peer in node.peers]
+
+
+class running:  # noqa: N801 - used as a function
+    """``async with running(*nodes)``: all of them open."""
+
+    def __init__(self, *nodes: Node) -> None:
+        self.nodes = nodes
+
+    async def __aenter__(self) -> None:
+        for node in self.nodes:
+            await node.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        for node in self.nodes:
+            await node.stop()
+
+
+def pairs(nodes: list[Node]) -> Iterator[tuple[Node, Node]]:
+    yield from ((one, other) for one in nodes for other in nodes if one is not other)
