@@ -11,8 +11,8 @@ from rich.text import Text
 
 from flop_p2p.cli import revisions
 from flop_p2p.cli.options import GOSSIP_FLAGS, SHARED_FLAGS, setting_options
-from flop_p2p.config import FederationSettings, TopologySettings, load_federation, validate
-from flop_p2p.config.base import nested
+from flop_p2p.config import FederationSettings, Member, TopologySettings, load_federation, read_toml, validate
+from flop_p2p.config.base import merge, nested
 from flop_p2p.errors import ConfigError, FederationError
 
 if TYPE_CHECKING:
@@ -58,6 +58,10 @@ def init(
     server: Annotated[
         str | None, typer.Option(metavar=revisions.MEMBER, help="the member that averages, with --method flop only")
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="settings to start from, such as samples.toml of `data export`"),
+    ] = None,
     samples: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=NUMBER", help="training samples of a member, for --weighting samples; repeat it"),
@@ -66,7 +70,6 @@ def init(
     """Make the common file of a federation from the public keys of its members."""
     from flop_p2p.identity.files import write_federation
     from flop_p2p.identity.members import check_federation
-    from flop_p2p.topology.files import inline_topology
 
     members = [revisions.parse_member(text) for text in member or ()]
     if server is not None:
@@ -74,14 +77,9 @@ def init(
     if len(members) < 2:
         raise ConfigError(f"--member: a federation has two members or more, got {len(members)}")
     counts = _counts(samples or [], {each.name for each in members})
-    values = {"samples": {}, **nested(overrides)}
-    topology, graph = inline_topology(validate(TopologySettings, values.get("topology", {}), "command line"))
-    values |= {
-        "topology": topology.model_dump(),
-        "graph": None if graph is None else graph.model_dump(),
-        "members": [each.model_dump() | {"samples": counts.get(each.name)} for each in members],
-    }
-    federation = validate(FederationSettings, values, "command line")
+    federation = _settings(
+        start, overrides, [each.model_copy(update={"samples": counts.get(each.name)}) for each in members]
+    )
     findings = check_federation(federation)
     write_federation(file, federation)
     console = Console(highlight=False, soft_wrap=True)
@@ -156,6 +154,24 @@ def show(file: FederationFile) -> None:
     console.print(Text(_summary(federation)), soft_wrap=True)
     console.print(table)
     console.print(Text(f"fingerprint: {fingerprint_of(federation)}"), soft_wrap=True)
+
+
+def _settings(start: Path | None, overrides: dict[str, Any], members: list[Member]) -> FederationSettings:
+    """The federation of a file with settings, of flags over them, and of members; a topology file is put in."""
+    from flop_p2p.topology.files import inline_topology
+
+    where = "command line" if start is None else f"command line and {start}"
+    values: dict[str, Any] = {"samples": {}}
+    if start is not None:
+        merge(values, read_toml(start))
+    merge(values, nested(overrides))
+    topology, graph = inline_topology(validate(TopologySettings, values.get("topology", {}), where))
+    values |= {
+        "topology": topology.model_dump(),
+        "graph": None if graph is None else graph.model_dump(),
+        "members": [member.model_dump() for member in members],
+    }
+    return validate(FederationSettings, values, where)
 
 
 def fingerprint_of(federation: FederationSettings) -> str:

@@ -79,6 +79,15 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     return tables
 
 
+def merge(base: dict[str, Any], other: Mapping[str, Any]) -> None:
+    """Lay ``other`` over ``base``, section by section."""
+    for key, value in other.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            merge(base[key], value)
+        else:
+            base[key] = dict(value) if isinstance(value, Mapping) else value
+
+
 def first_difference(before: Settings, now: Settings, may_change: Collection[str] = ()) -> str | None:
     """The first key in which two sets of settings differ, with both values; None if they agree.
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from flop_p2p.config.base import Settings, nested, read_toml, validate
+from flop_p2p.config.base import Settings, merge, nested, read_toml, validate
 from flop_p2p.config.data import DataSettings
 from flop_p2p.config.federation import GossipSettings
 from flop_p2p.config.model import ModelSettings
@@ -95,11 +95,11 @@ def load_experiment(
         values = _read_preset(preset)
         origin = f"preset {preset}"
     if path is not None:
-        _merge(values, read_toml(path))
+        merge(values, read_toml(path))
         origin = str(path)
     if values:
         validate(ExperimentSettings, values, origin)
-    _merge(values, nested(overrides or {}))
+    merge(values, nested(overrides or {}))
     return validate(ExperimentSettings, values, "command line" if overrides else origin)
 
 
@@ -108,12 +108,3 @@ def _read_preset(name: str) -> dict[str, Any]:
         raise ConfigError(f"--preset {name}: no such preset; there are {', '.join(PRESETS)}")
     with resources.as_file(resources.files("flop_p2p.config") / "presets" / f"{name}.toml") as file:
         return read_toml(file)
-
-
-def _merge(base: dict[str, Any], other: Mapping[str, Any]) -> None:
-    """Lay ``other`` over ``base``, section by section."""
-    for key, value in other.items():
-        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
-            _merge(base[key], value)
-        else:
-            base[key] = dict(value) if isinstance(value, Mapping) else value
