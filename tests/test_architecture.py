@@ -12,7 +12,7 @@ ROOT = Path(flop_p2p.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 LEVELS = (
     ("cli",),
-    ("report", "comparison"),
+    ("report", "comparison", "local"),
     ("simulation", "node"),
     ("gossip", "learning"),
     ("wire", "transport", "identity"),

@@ -37,12 +37,15 @@ def _root(
 
 def command_line() -> typer.Typer:
     """The command line with all its commands."""
-    from flop_p2p.cli import compare, data, federation, keygen, simulate, topology
+    from flop_p2p.cli import compare, data, federation, keygen, local, node, simulate, topology
 
     app.command("simulate")(simulate.simulate)
     app.command("compare")(compare.compare)
     app.add_typer(data.app, name="data")
     app.add_typer(topology.app, name="topology")
+    app.command("local")(local.local)
+    app.command("node")(node.node)
+    app.command("preflight")(node.preflight)
     app.command("keygen")(keygen.keygen)
     app.add_typer(federation.app, name="federation")
     return app

@@ -42,7 +42,7 @@ def simulate(
         schedule = run_schedule(settings, data, summary)
         write_pictures(directory, settings, data, schedule)
         write_page(directory, summary)
-    console.print(_table(summary))
+    console.print(summary_table(summary))
     if schedule is not None and not schedule.doubly_stochastic:
         console.print(mean_reached(schedule), highlight=False)
     console.print(f"written to {directory}", soft_wrap=True, markup=False)
@@ -70,7 +70,7 @@ def _progress(console: Console, settings: ExperimentSettings) -> "Iterator[Calla
         yield show
 
 
-def _table(summary: dict[str, Any]) -> Table:
+def summary_table(summary: dict[str, Any]) -> Table:
     """Mean and worst site of each figure."""
     where = f" on {summary['topology']}" if summary["topology"] else ""
     table = Table(

@@ -1,0 +1,275 @@
+"""Drives the round protocol of one site with the wall clock, a transport, and a thread that computes."""
+
+import asyncio
+import contextlib
+import functools
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from flop_p2p.gossip.actions import (
+    Action,
+    CancelTimer,
+    Discard,
+    Finish,
+    Mix,
+    Publish,
+    Resend,
+    SetTimer,
+    Timer,
+    Train,
+)
+from flop_p2p.gossip.protocol import RoundProtocol
+from flop_p2p.node.journal import Journal
+from flop_p2p.node.membership import Membership
+from flop_p2p.node.worker import Partway, SiteModel
+from flop_p2p.transport.base import (
+    Body,
+    BodyReceived,
+    Connected,
+    Delivered,
+    Event,
+    Left,
+    Lost,
+    OutgoingBody,
+    Progress,
+    Transport,
+)
+
+STOP_SECONDS = 7.0  # what a stopped node spends on the exchange at hand, so that it is gone within ten
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+
+class Driver:
+    """Carries out what the protocol asks, and tells it what happened.
+
+    Everything about rounds is decided on the event loop; training, mixing and evaluation run in one thread beside
+    it, so that a neighbour is answered while the site trains.
+
+    Args:
+        deadline: seconds that the node waits, after its last round, for neighbours that still lack its body.
+        partway: where the checkpoint was inside a round; None at the beginning of one.
+        adopt: rounds in which a newly joined site trains its head alone on the body that it took over.
+    """
+
+    def __init__(
+        self,
+        protocol: RoundProtocol,
+        model: SiteModel,
+        transport: Transport,
+        membership: Membership,
+        journal: Journal,
+        *,
+        deadline: float,
+        partway: Partway | None = None,
+        adopt: int = 0,
+    ) -> None:
+        self._protocol = protocol
+        self._model = model
+        self._transport = transport
+        self._membership = membership
+        self._journal = journal
+        self._deadline = deadline
+        self._partway = partway
+        self._adopt = adopt
+        self._bodies: dict[tuple[str, int], Body] = {}
+        self._outgoing: OutgoingBody | None = None
+        self._delivered: dict[str, int] = {}
+        self._inbox: asyncio.Queue[Callable[[], list[Action]]] = asyncio.Queue()
+        self._timers: dict[Timer, asyncio.TimerHandle] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self._stopping = False
+        self._finished: Finish | None = None
+
+    async def run(self) -> bool:
+        """Go through the rounds; True if all of them were completed, False if `stop` came before.
+
+        Raises:
+            TrainingError: training diverged.
+            EgressError, NodeError, RunError: a file of the node cannot be written; nothing more is sent.
+        """
+        if self._protocol.published >= 0:
+            self._outgoing = await self._work(functools.partial(self._model.publish, self._protocol.published))
+        pump = asyncio.create_task(self._pump())
+        try:
+            await self._perform(self._protocol.start())
+            while self._finished is None:
+                await self._next()
+            if self._finished.complete:
+                await self._linger()
+        finally:
+            self._stopping = True  # a round under way ends at its next gradient step
+            pump.cancel()
+            for timer in self._timers.values():
+                timer.cancel()
+            await asyncio.to_thread(self._thread.shutdown)
+        return self._finished.complete
+
+    def stop(self) -> None:
+        """Finish the exchange at hand, then end; called again or after `STOP_SECONDS`, end at once."""
+        if self._stopping:
+            self._finished = self._finished or Finish(complete=False)
+        else:
+            self._stopping = True
+            asyncio.get_running_loop().call_later(STOP_SECONDS, self.stop)
+        self._inbox.put_nowait(self._protocol.stop)
+
+    async def _pump(self) -> None:
+        """Hand the transport's events on, one after the other, so that bodies pile up nowhere."""
+        while True:
+            try:
+                event = await self._transport.next_event()
+            except Exception as error:
+                self._inbox.put_nowait(functools.partial(_raise, error))
+                return
+            self._inbox.put_nowait(functools.partial(self._received, event))
+            await self._inbox.join()
+
+    async def _next(self) -> None:
+        happened = await self._inbox.get()
+        try:
+            await self._perform(happened())
+        finally:
+            self._inbox.task_done()
+
+    def _received(self, event: Event) -> list[Action]:
+        protocol = self._protocol
+        match event:
+            case Connected(name, greeting):
+                logger.info("connected to %s, which is in round %d", name, greeting.round + 1)
+                return protocol.connected(name, greeting.round, greeting.have, greeting.finished)
+            case Lost(name, reason):
+                logger.warning("lost %s: %s", name, reason)
+                return protocol.lost(name)
+            case Left(name, last_round, finished):
+                logger.info("%s said goodbye after round %d%s", name, last_round + 1, ", finished" if finished else "")
+                return protocol.left(name, last_round, finished)
+            case Progress(name, round_index):
+                return protocol.progress(name, round_index)
+            case Delivered(name, round_index):
+                self._delivered[name] = max(round_index, self._delivered.get(name, -1))
+                return []
+            case BodyReceived(name, round_index, body):
+                return self._hold(name, round_index, body)
+
+    def _hold(self, name: str, round_index: int, body: Body) -> list[Action]:
+        actions = self._protocol.body_arrived(name, round_index)
+        discarded = [action for action in actions if isinstance(action, Discard)]
+        if any((each.name, each.round) == (name, round_index) for each in discarded):
+            logger.info("body of %s for round %d not used: %s", name, round_index + 1, discarded[0].reason)
+            return [action for action in actions if action not in discarded]
+        self._bodies[name, round_index] = body
+        return actions
+
+    async def _perform(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Train(round_index):
+                    self._compute(functools.partial(self._train, round_index), self._protocol.trained)
+                case Publish(round_index, receivers):
+                    self._outgoing = await self._work(functools.partial(self._publish, round_index))
+                    for name in receivers:
+                        self._transport.send(name, self._outgoing)
+                case Resend(name):
+                    if self._outgoing is not None:
+                        self._transport.send(name, self._outgoing)
+                case Mix():
+                    self._compute(functools.partial(self._mix, action), functools.partial(self._mixed, action))
+                case Discard(name, round_index):
+                    self._bodies.pop((name, round_index), None)
+                case SetTimer(timer, seconds):
+                    self._set_timer(timer, seconds)
+                case CancelTimer(timer):
+                    if timer in self._timers:
+                        self._timers.pop(timer).cancel()
+                case Finish():
+                    self._finished = action
+        self._transport.set_round(self._protocol.round_index)
+
+    def _set_timer(self, timer: Timer, seconds: float) -> None:
+        if timer in self._timers:
+            self._timers.pop(timer).cancel()
+        report = functools.partial(self._protocol.timer, timer)
+        loop = asyncio.get_running_loop()
+        self._timers[timer] = loop.call_later(seconds, self._inbox.put_nowait, report)
+
+    async def _work(self, job: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, job)
+
+    def _compute(self, job: Callable[[], None], done: Callable[[], list[Action]]) -> None:
+        """Run ``job`` in the thread and report ``done`` when it is, or its failure."""
+
+        def report(future: "asyncio.Future[None]") -> None:
+            if future.cancelled():
+                return
+            error = future.exception()
+            self._inbox.put_nowait(done if error is None else functools.partial(_raise, error))
+
+        asyncio.ensure_future(self._work(job)).add_done_callback(report)
+
+    def _train(self, round_index: int) -> None:
+        """One round of training, in the thread; checkpoints fall inside it, and `stop` ends it between two steps."""
+        journal, start = self._journal, time.perf_counter()
+        state, self._partway = self._partway, None
+        while True:
+            result = self._model.train(round_index, lambda: self._stopping or journal.is_checkpoint_due(), state)
+            if isinstance(result, float):
+                break
+            state = result
+            journal.save("training", round_index, state)
+            if self._stopping:
+                return
+        journal.trained(result, time.perf_counter() - start)
+
+    def _publish(self, round_index: int) -> OutgoingBody:
+        """Store the finished body before its first byte leaves, in the thread."""
+        outgoing = self._model.publish(round_index)
+        self._journal.save("published", round_index)
+        return outgoing
+
+    def _mix(self, action: Mix) -> None:
+        """Mix and evaluate, in the thread."""
+        start = time.perf_counter()
+        parts = [(part.name, part.weight, self._bodies[part.name, part.round]) for part in action.parts]
+        self._model.mix(self._model.name, action.own_weight, parts)
+        self._journal.mixed(action, time.perf_counter() - start)
+        if action.catches_up and self._adopt:
+            logger.info("took over the body of %s; training the head", ", ".join(part.name for part in action.parts))
+            self._model.train_head(self._adopt)
+            self._adopt = 0
+
+    def _mixed(self, action: Mix) -> list[Action]:
+        for part in action.parts:
+            self._bodies.pop((part.name, part.round), None)
+        if self._membership.refresh():
+            newest = self._membership.revisions[-1]
+            logger.info("revision %d is adopted; it holds from round %d", newest.revision, newest.from_round + 1)
+            self._protocol.plan = self._membership.plan()
+        actions = self._protocol.mixed()
+        self._transport.update_peers(self._membership.peers(self._protocol.round_index))
+        return actions
+
+    async def _linger(self) -> None:
+        """After the last round: wait until every connected neighbour has our last body, at most one deadline."""
+        end = time.monotonic() + self._deadline
+        while self._undelivered() and (left := end - time.monotonic()) > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._next(), left)
+
+    def _undelivered(self) -> list[str]:
+        last = self._protocol.published
+        links = self._transport.links()
+        receivers = self._protocol.plan.receivers(last) if last >= 0 else ()
+        return [
+            name
+            for name in receivers
+            if name in links and links[name].state == "connected" and self._delivered.get(name, -1) < last
+        ]
+
+
+def _raise(error: BaseException) -> list[Action]:
+    raise error

@@ -1,0 +1,128 @@
+"""Which federation holds in which round: the file that the site started with and the revisions adopted since."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from flop_p2p.config import FederationSettings, Member, SiteSettings, load_federation
+from flop_p2p.errors import FederationError, FlopError
+from flop_p2p.gossip.plan import Plan, RevisedPlan, build_plan
+from flop_p2p.identity.keys import Keys
+from flop_p2p.identity.members import check_federation, own_member
+from flop_p2p.identity.revisions import chain
+from flop_p2p.transport.base import Peer
+
+
+class Membership:
+    """The federation as one site sees it, over all rounds.
+
+    Raises:
+        ConfigError: a file cannot be read.
+        FederationError: a file is not a federation that can run, or a revision does not follow the one before.
+    """
+
+    def __init__(self, site: SiteSettings) -> None:
+        self._site = site
+        self._files = self._adopted()
+        self.revisions = self._chain()
+        names = self.revisions[0].names
+        if site.name not in names:
+            raise FederationError(f"{site.federation}: has no member {site.name!r}; its members are {', '.join(names)}")
+
+    def _adopted(self) -> list[Path]:
+        """Files of adopted revisions, in the order of their numbers."""
+        return sorted((self._site.state / "revisions").glob("*.toml"), key=lambda path: (len(path.name), path.name))
+
+    def _chain(self) -> tuple[FederationSettings, ...]:
+        base = load_federation(self._site.federation)
+        check_federation(base)
+        return chain(base, [load_federation(path) for path in self._files])
+
+    def refresh(self) -> bool:
+        """Read revisions adopted since the last call; True if there is a new one."""
+        files = self._adopted()
+        if files == self._files:
+            return False
+        self._files = files
+        self.revisions = self._chain()
+        return True
+
+    @property
+    def first_round(self) -> int:
+        """The round in which this site may take part: 0, or the first of the revision that it joined with."""
+        return self.revisions[0].from_round
+
+    def at(self, round_index: int) -> FederationSettings:
+        """The revision that holds in a round."""
+        holding = [revision for revision in self.revisions if revision.from_round <= round_index]
+        return holding[-1] if holding else self.revisions[0]
+
+    def plan(self) -> Plan:
+        """Who exchanges with whom in every round, all revisions considered."""
+        name = self._site.name
+        plans = [
+            (revision.from_round, build_plan(revision, name)) for revision in self.revisions if _has(revision, name)
+        ]
+        return RevisedPlan([(0, plans[0][1]), *plans[1:]])
+
+    def leaves_at(self) -> int | None:
+        """The round from which this site is no longer a member; None if it stays."""
+        return next((each.from_round for each in self.revisions if not _has(each, self._site.name)), None)
+
+    def accepts(self, federation_id: str, round_index: int) -> bool:
+        """Whether a neighbour in ``round_index`` may hold the federation of this id.
+
+        Any revision of the chain will do before the next one holds; so does the one before the first we know.
+        """
+        if federation_id == self.revisions[0].previous:
+            return round_index < self.revisions[0].from_round
+        ids = [revision.id for revision in self.revisions]
+        if federation_id not in ids:
+            return False
+        following = self.revisions[ids.index(federation_id) + 1 :]
+        return not any(revision.from_round <= round_index for revision in following)
+
+    def peers(self, round_index: int) -> list[Peer]:
+        """The neighbours from ``round_index`` on, those of revisions yet to come included."""
+        current = self.at(round_index)
+        coming = [
+            each for each in self.revisions if each.from_round >= current.from_round and _has(each, self._site.name)
+        ]
+        names = sorted(
+            {name for each in coming for name in build_plan(each, self._site.name).neighbours(each.from_round)}
+        )
+        return [self._peer(name, [each.member(name) for each in coming if _has(each, name)]) for name in names]
+
+    def _peer(self, name: str, entries: Sequence[Member]) -> Peer:
+        """One neighbour: the address of its newest entry, and every key that it may show."""
+        own, newest = (
+            self.revisions[-1] if _has(self.revisions[-1], self._site.name) else self.revisions[0],
+            entries[-1],
+        )
+        override = self._site.addresses.get(name)
+        control = (override and override.control) or newest.control
+        bulk = (override and override.bulk) or newest.bulk
+        reachable = own.member(self._site.name).control is not None
+        dials = control is not None and (not reachable or self._site.name < name)
+        keys = tuple(dict.fromkeys(entry.curve_key for entry in entries))
+        return Peer(name, keys, control, bulk, dials)
+
+
+def _has(federation: FederationSettings, name: str) -> bool:
+    return name in federation.names
+
+
+def check_own_key(membership: Membership, keys: Keys, name: str) -> None:
+    """Check that ``keys`` are this member's in some revision: during a rotation the old or the new ones.
+
+    Raises:
+        IdentityError: they are not.
+    """
+    failures = []
+    for revision in reversed(membership.revisions):
+        try:
+            own_member(revision, keys, name)
+        except FlopError as error:
+            failures.append(error)
+        else:
+            return
+    raise failures[0]
