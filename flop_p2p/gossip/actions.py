@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Timer = Literal["start", "deadline"]
+DiscardReason = Literal["late", "duplicate", "superseded", "unexpected"]
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,10 @@ class Train:
 
 @dataclass(frozen=True)
 class Publish:
-    """The body is final for this round: store it, then send it to ``receivers`` (those connected, ascending)."""
+    """The body is final for this round: store it, then send it to ``receivers`` (those connected, ascending).
+
+    It comes once more, perhaps with no receivers, after a restart from a stored body: `Resend` may follow.
+    """
 
     round: int
     receivers: tuple[str, ...]
@@ -41,8 +45,12 @@ class Part:
 class Mix:
     """Replace the own body by the weighted sum, in ascending order of names, then report `RoundProtocol.mixed`.
 
-    absent: neighbours whose weight went to the site itself.
-    catches_up: the parts are the mean of the neighbours' bodies, and the own body counts nothing.
+    Free the parts after that. The weights sum to one.
+
+    round: the round that ends with this.
+    parts: ascending by name; a part of an earlier round stands for a body that is missing.
+    absent: neighbours of which no body is mixed: their weight went to the site itself, at a server to the others.
+    catches_up: the parts are the mean of the bodies of neighbours that are ahead, and the own body counts nothing.
     """
 
     round: int
@@ -54,11 +62,17 @@ class Mix:
 
 @dataclass(frozen=True)
 class Discard:
-    """Free a received body that is not going to be mixed."""
+    """Free a received body that is not going to be mixed.
+
+    reason: ``late``: older than the staleness bound or than a body that was mixed; ``superseded``: a newer one
+        of the neighbour is held; ``unexpected``: not a neighbour's, or of a round that does not exist;
+        ``duplicate``: the body *that has just come*; the one of the same name and round that came before is
+        still held, or being mixed, or mixed.
+    """
 
     name: str
     round: int
-    reason: Literal["late", "early", "duplicate", "superseded", "unexpected"]
+    reason: DiscardReason
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,90 @@
+"""What a node knows of its neighbours."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass
+class Neighbour:
+    """What greetings, heartbeats, bodies and a goodbye have told of one neighbour.
+
+    connected: it can be reached now.
+    greeted: it could be reached at some time since the start.
+    round: the round that it is in, as far as is known; -1 if nothing is.
+    have: round of our latest body that it had when it greeted; -1 if none.
+    passed: bodies of earlier rounds than this one do not come any more.
+    last_round: its goodbye said that no body of a later round comes; None until it says goodbye.
+    finished: it has completed all rounds.
+    given_up: it could not be reached for a whole deadline, and has not greeted since.
+    promised: it greeted when it was further than its next body may come from, and so will send its latest again.
+    """
+
+    connected: bool = False
+    greeted: bool = False
+    round: int = -1
+    have: int = -1
+    passed: int = -1
+    last_round: int | None = None
+    finished: bool = False
+    given_up: bool = False
+    promised: bool = False
+
+    @property
+    def gone(self) -> bool:
+        """It has left for good: it finished, and can no longer be reached."""
+        return self.finished and not self.connected
+
+    def greets(self, round_index: int, have: int, finished: bool) -> None:
+        """It is there, in this round; what it said before holds no more."""
+        self.connected = self.greeted = True
+        self.round = round_index
+        self.have = have
+        self.passed = max(self.passed, round_index - 1)
+        self.last_round = None
+        self.finished = finished
+        self.given_up = False
+
+    def tells(self, round_index: int) -> None:
+        """It is in this round, or was a moment ago."""
+        self.round = max(self.round, round_index)
+
+    def sends(self, body_round: int) -> None:
+        """A body of this round came, so that none of an earlier round will."""
+        self.tells(body_round)
+        self.passed = max(self.passed, body_round)
+        self.promised = False
+
+    def leaves(self, last_round: int, finished: bool) -> None:
+        """It said goodbye."""
+        self.lose()
+        self.last_round = last_round
+        self.finished = finished
+
+    def lose(self) -> None:
+        """It can no longer be reached."""
+        self.connected = self.promised = False
+
+    def may_send(self, round_index: int) -> bool:
+        """Whether its body of this round may still come and is worth waiting for."""
+        said_no = self.passed > round_index or (self.last_round is not None and self.last_round < round_index)
+        return not said_no and (self.connected or not self.given_up)
+
+
+class Neighbours(dict[str, Neighbour]):
+    """All that have been heard of, by name; another is one of which nothing is known."""
+
+    def __missing__(self, name: str) -> Neighbour:
+        return self.setdefault(name, Neighbour())
+
+    def connected(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Those of ``names`` that can be reached now, in their order."""
+        return tuple(name for name in names if self[name].connected)
+
+    def leaders(self, names: Iterable[str], beyond: int) -> tuple[str, ...]:
+        """Those in a later round than ``beyond`` if they are more than half of the reachable ones, else none.
+
+        One node that trained on alone, or that tells a round at random, does not draw the others with it.
+        """
+        reachable = self.connected(names)
+        further = tuple(name for name in reachable if self[name].round > beyond)
+        return further if 2 * len(further) > len(reachable) else ()
