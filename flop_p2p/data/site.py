@@ -38,7 +38,7 @@ def load_site_data(settings: SiteDataSettings, samples: SampleSettings, name: st
         site = replace(site, name=name)
     else:
         read = read_source(_as_experiment(settings, samples, name), derive(seed, "limit"))
-        dataset = in_agreed_form(read, samples)
+        dataset = _in_agreed_form(read, samples, path or settings.source)
         site = split_sites(dataset, {name: np.arange(len(dataset.labels))}, settings.split, seed)[0]
     mean, std = normalization(dataset, site.train)
     if samples.mean is not None and samples.std is not None:
@@ -57,22 +57,22 @@ def sample_settings(data: FederatedData) -> SampleSettings:
     )
 
 
-def in_agreed_form(dataset: Dataset, samples: SampleSettings) -> Dataset:
-    """``dataset`` with the task and the classes of the federation, in its order.
+def _in_agreed_form(dataset: Dataset, samples: SampleSettings, where: Path | str) -> Dataset:
+    """``dataset`` with the task and the classes of the federation, in its order; ``where`` names it in errors.
 
     Raises:
         DataError: shape or kind of labels are others, or a class is none of the federation's.
     """
     own, agreed = dataset.inputs.shape[1:], samples.shape
     if own != agreed:
-        raise DataError(f"{dataset.name}: samples have shape {_shown(own)}, those of the federation {_shown(agreed)}")
+        raise DataError(f"{where}: samples have shape {_shown(own)}, those of the federation {_shown(agreed)}")
     multilabel = samples.task == "multilabel"
     if (dataset.task == "multilabel") != multilabel:
-        raise DataError(f"{dataset.name}: labels are {dataset.task}, those of the federation {samples.task}")
+        raise DataError(f"{where}: labels are {dataset.task}, those of the federation {samples.task}")
     place = {name: number for number, name in enumerate(samples.class_names)}
     for name in dataset.class_names:
         if name not in place:
-            raise DataError(f"{dataset.name}: class {name!r} is not among those of the federation: {', '.join(place)}")
+            raise DataError(f"{where}: class {name!r} is not among those of the federation: {', '.join(place)}")
     places = np.asarray([place[name] for name in dataset.class_names], np.int64)
     labels: Array
     if multilabel:
@@ -92,7 +92,7 @@ def _read_file(path: Path, settings: SiteDataSettings, samples: SampleSettings) 
     for part, found in (("training", site.train), ("test", site.test)):
         if not len(found):
             raise DataError(f"{path}: there are no {part} samples")
-    return in_agreed_form(dataset, samples), site
+    return _in_agreed_form(dataset, samples, path), site
 
 
 def _as_experiment(settings: SiteDataSettings, samples: SampleSettings, name: str) -> DataSettings:

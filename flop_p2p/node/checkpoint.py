@@ -151,7 +151,7 @@ def _sync(path: Path) -> None:
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     with safe_open(path, framework="pt") as file:
         metadata: dict[str, str] = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     if _digest(metadata["progress"], tensors) != metadata["sha256"]:
         raise ValueError("its SHA-256 differs")
     return metadata, tensors
