@@ -3,6 +3,7 @@
 import configparser
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import tomllib
@@ -12,12 +13,14 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import pytest
+import typer
 import yaml
 from pydantic import BaseModel
 
-from flop_p2p import errors
+from flop_p2p import cli, errors
 from flop_p2p.config import FederationSettings, SiteSettings, load_federation, load_site
-from flop_p2p.identity.members import check_federation
+from flop_p2p.identity.keys import load_keys
+from flop_p2p.identity.members import check_federation, own_member
 
 NODES = Path(__file__).parent.parent / "nodes"
 SITE = NODES / "template" / "site.toml"
@@ -25,6 +28,8 @@ FEDERATION = NODES / "template" / "federation.toml"
 UNIT = NODES / "systemd" / "flop-p2p@.service"
 DOCKERFILE = NODES / "docker" / "Dockerfile"
 COMPOSE = NODES / "docker" / "compose.yaml"
+EXAMPLE = NODES / "example"
+HOSPITALS = ("north", "east", "south", "west")
 
 # Templates
 
@@ -206,3 +211,80 @@ def test_compose_agrees_with_image_and_template() -> None:
 def endpoints(federation: FederationSettings) -> Iterator[str]:
     for member in federation.members:
         yield from filter(None, (member.control, member.bulk))
+
+
+# The example
+
+STUB = """#!/bin/sh
+echo "$*" >> calls
+case $1 in
+    data) mkdir data; touch data/north.safetensors data/east.safetensors data/south.safetensors data/west.safetensors ;;
+    federation) touch federation.toml ;;
+esac
+"""
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Path:
+    """A copy of what is committed of the example."""
+    folder = tmp_path / "example"
+    for path in (EXAMPLE / "start.sh", EXAMPLE / "ring.toml", *(EXAMPLE / name / "site.toml" for name in HOSPITALS)):
+        target = folder / path.relative_to(EXAMPLE)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    return folder
+
+
+def test_the_script_makes_four_hospitals_that_fit_together(
+    example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(example)
+    root_command = typer.main.get_command(cli.command_line())
+    for arguments in commands_of_script(example, tmp_path):
+        root_command(arguments, standalone_mode=False)
+    federation = load_federation(example / "federation.toml")
+    check_federation(federation)
+    assert set(federation.names) == set(HOSPITALS)
+    assert federation.topology.name == "ring.toml", "no server"
+    for name in HOSPITALS:
+        assert (example / "data" / f"{name}.safetensors").exists()
+        site = load_site(example / name / "site.toml")
+        member = own_member(federation, load_keys(site.keys), site.name)
+        assert (site.listen, site.bulk_listen) == (member.control, member.bulk)
+    assert [name for name in HOSPITALS if federation.member(name).control is None] == ["west"]
+
+
+def commands_of_script(example: Path, tmp_path: Path) -> list[list[str]]:
+    """Run the script with a program in place of `flop-p2p` that writes down how it was called; what that was."""
+    (tmp_path / "bin").mkdir()
+    stub = tmp_path / "bin" / "flop-p2p"
+    stub.write_text(STUB, encoding="utf-8")
+    stub.chmod(0o755)
+    copy = shutil.copytree(example, tmp_path / "scripted")
+    result = subprocess.run(
+        [copy / "start.sh"], env={"PATH": f"{stub.parent}:/usr/bin:/bin"}, capture_output=True, text=True, timeout=30
+    )
+    assert result.returncode == 0, result.stderr
+    for name in HOSPITALS:
+        assert {path.name for path in (copy / name).iterdir()} == {"site.toml", "data.safetensors", "federation.toml"}
+        assert f"flop-p2p node {name}/site.toml" in result.stdout
+    return [shlex.split(line) for line in (copy / "calls").read_text(encoding="utf-8").splitlines()]
+
+
+def test_nothing_that_the_script_makes_can_be_committed() -> None:
+    git = shutil.which("git")
+    if git is None or not (NODES.parent / ".git").exists():
+        pytest.skip("no git repository")
+    made = ["federation.toml", "data/samples.toml"]
+    for name in HOSPITALS:
+        made += [
+            f"{name}/{each}" for each in ("keys/curve.secret", "state/lock", "data.safetensors", "federation.toml")
+        ]
+    result = subprocess.run(
+        [git, "check-ignore", *(str(EXAMPLE / each) for each in made)],
+        cwd=NODES,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert len(result.stdout.splitlines()) == len(made)
