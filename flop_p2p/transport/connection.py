@@ -10,7 +10,8 @@ import zmq.asyncio
 
 from flop_p2p.transport.base import Peer, TransportKeys
 from flop_p2p.transport.monitor import Monitor, WrongKeyError
-from flop_p2p.transport.sockets import LinkError, Route, Way, bulk_client, curve_client, resolve
+from flop_p2p.transport.routes import LinkError, SocketRoute, Way
+from flop_p2p.transport.sockets import bulk_client, curve_client, resolve
 from flop_p2p.transport.socks import tunnel
 
 BULK_ID_BYTES = 16
@@ -25,6 +26,7 @@ class Connection:
 
     way: Way
     bulk_id: bytes
+    sockets: tuple[zmq.asyncio.Socket, ...]
     monitors: tuple[Monitor, ...]
 
 
@@ -42,11 +44,12 @@ async def connect(
     async with AsyncExitStack() as stack:
         control, monitor = await _connect_control(stack, context, keys, peer, peer.control, proxy)
         if not sealed or peer.bulk is None:
-            yield Connection(Way(Route(control), Route(control)), b"", (monitor,))
+            yield Connection(Way(SocketRoute(control), SocketRoute(control)), b"", (control,), (monitor,))
         else:
             bulk_id = b"\x01" + secrets.token_bytes(BULK_ID_BYTES - 1)  # ids that begin with zero are ZeroMQ's own
             bulk, bulk_monitor = await _connect(stack, bulk_client(context, bulk_id), peer.bulk, proxy)
-            yield Connection(Way(Route(control), Route(bulk)), bulk_id, (monitor, bulk_monitor))
+            way = Way(SocketRoute(control), SocketRoute(bulk))
+            yield Connection(way, bulk_id, (control, bulk), (monitor, bulk_monitor))
 
 
 async def _connect_control(

@@ -10,7 +10,7 @@ from typing import Any
 from flop_p2p.config.federation import GossipSettings
 from flop_p2p.errors import EgressError
 from flop_p2p.transport.base import Egress, Event, Gate, LinkStatus
-from flop_p2p.transport.sockets import Route
+from flop_p2p.transport.routes import Route
 from flop_p2p.wire import AnyMessage, Goodbye, Greeting, Heartbeat, Receipt, encode, envelope, open_envelope
 
 logger = logging.getLogger("flop_p2p.transport")

@@ -6,7 +6,7 @@ from flop_p2p.errors import WireError
 from flop_p2p.transport.base import Body
 from flop_p2p.transport.hub import Hub
 from flop_p2p.transport.outgoing import TRANSFER_TIMEOUT, WINDOW
-from flop_p2p.transport.sockets import LinkError
+from flop_p2p.transport.routes import LinkError
 from flop_p2p.wire import Assembly, Descriptor, FrameHeader, FrameOpener
 
 

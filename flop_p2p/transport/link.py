@@ -22,8 +22,8 @@ from flop_p2p.transport.base import (
 from flop_p2p.transport.hub import Hub
 from flop_p2p.transport.incoming import Incoming
 from flop_p2p.transport.outgoing import Outgoing
+from flop_p2p.transport.routes import LinkError, Way
 from flop_p2p.transport.session import Session, clock_skew
-from flop_p2p.transport.sockets import LinkError, Way
 from flop_p2p.wire import MAX_FRAMES, AnyMessage, Credit, Descriptor, Goodbye, Heartbeat, Receipt
 
 logger = logging.getLogger("flop_p2p.transport")

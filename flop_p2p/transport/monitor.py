@@ -6,7 +6,8 @@ import zmq
 import zmq.asyncio
 from zmq.utils.monitor import recv_monitor_message
 
-from flop_p2p.transport.sockets import CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, LinkError, RefusedError
+from flop_p2p.transport.routes import LinkError, RefusedError
+from flop_p2p.transport.sockets import CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT
 
 CONNECTING = zmq.EVENT_CONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED
 FAILURES = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH

@@ -6,13 +6,14 @@ import time
 from flop_p2p.errors import WireError
 from flop_p2p.transport.base import LinkStatus, OutgoingBody
 from flop_p2p.transport.hub import Hub
-from flop_p2p.transport.sockets import HANDSHAKE_TIMEOUT, LinkError, Route
+from flop_p2p.transport.routes import LinkError, Route
 from flop_p2p.wire import CHUNK_BYTES, Descriptor, FrameSealer, chunk_views
 
 WINDOW = 4  # frames that may be in flight, each in a buffer of its own
 TRANSFER_TIMEOUT = 60.0  # seconds without a frame being taken, or coming, before the connection is given up
 CURVE_CHUNK_BYTES = 1 << 20  # inside the control channel chunks are short, so that heartbeats get through between them
 RETRY = 0.05  # seconds until a frame is tried again whose receiver is not there yet
+BULK_TIMEOUT = 10.0  # seconds after which it is not expected any more
 MAX_UNACKNOWLEDGED = 16  # bodies whose receipts are awaited
 
 
@@ -128,7 +129,7 @@ class Outgoing:
 
     async def _send_frame(self, header: bytes, sealed: memoryview) -> None:
         """The listening side may know of the bulk connection a moment later than of the control connection."""
-        give_up = time.monotonic() + HANDSHAKE_TIMEOUT
+        give_up = time.monotonic() + BULK_TIMEOUT
         while True:
             try:
                 self._route.send([header, sealed])

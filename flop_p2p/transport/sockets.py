@@ -2,15 +2,13 @@
 
 import asyncio
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast
 
 import zmq
 import zmq.asyncio
 
 from flop_p2p.errors import TransportError
 from flop_p2p.transport.base import TransportKeys
+from flop_p2p.transport.routes import LinkError
 from flop_p2p.wire import MAX_CONTROL_BYTES, MAX_FRAME_BYTES
 
 ZAP_DOMAIN = b"flop-p2p"
@@ -21,46 +19,6 @@ CONTROL_QUEUE = 64  # messages of the control channel that may wait, each way an
 BULK_QUEUE = 6  # frames of the bulk channel, likewise: the window and a little more
 MARGIN = 1024  # bytes by which CURVE and msgpack may lengthen a message
 MAX_ADDRESSES = 4  # addresses of one host name that are tried
-
-Part = bytes | memoryview
-
-
-class LinkError(TransportError):
-    """A neighbour cannot be reached, or not any more. It is reported as an event, never raised to the user."""
-
-
-class RefusedError(LinkError):
-    """A neighbour, or this node, does not accept the other's greeting."""
-
-
-@dataclass(frozen=True)
-class Route:
-    """Where messages go: a socket and, on a ROUTER, the routing id of one connection."""
-
-    socket: zmq.asyncio.Socket
-    prefix: tuple[bytes, ...] = ()
-
-    def send(self, parts: Sequence[Part]) -> None:
-        """Send without waiting and without a copy of large parts.
-
-        Raises:
-            LinkError: nobody takes the message.
-        """
-        try:
-            sending = self.socket.send_multipart([*self.prefix, *parts], flags=zmq.DONTWAIT, copy=False)
-            cast("asyncio.Future[None]", sending).result()  # without waiting it is done at once
-        except zmq.Again:
-            raise LinkError("takes no more messages") from None
-        except zmq.ZMQError as error:
-            raise LinkError("the connection is gone" if error.errno == zmq.EHOSTUNREACH else str(error)) from None
-
-
-@dataclass(frozen=True)
-class Way:
-    """The connection to one neighbour: a route for messages and one for frames (the same if CURVE carries both)."""
-
-    control: Route
-    bulk: Route
 
 
 def curve_server(context: zmq.asyncio.Context, keys: TransportKeys) -> zmq.asyncio.Socket:

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from flop_p2p.transport.sockets import CONNECT_TIMEOUT, LinkError, split_endpoint
+from flop_p2p.transport.routes import LinkError
+from flop_p2p.transport.sockets import CONNECT_TIMEOUT, split_endpoint
 
 BLOCK = 1 << 18  # bytes passed on at a time
 REPLIES = {

@@ -3,43 +3,28 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
+import zmq
 import zmq.asyncio
 
 from flop_p2p.config.federation import GossipSettings
+from flop_p2p.errors import TransportError
 from flop_p2p.transport.authentication import MemberAuthenticator
-from flop_p2p.transport.base import (
-    BodyReceived,
-    Egress,
-    Event,
-    Gate,
-    LinkStatus,
-    OutgoingBody,
-    Peer,
-    Transport,
-    TransportKeys,
-)
-from flop_p2p.transport.dialler import Dialler
-from flop_p2p.transport.hub import Hub
+from flop_p2p.transport.base import Egress, Gate, Peer, TransportKeys
+from flop_p2p.transport.common import CommonTransport
+from flop_p2p.transport.connection import connect
+from flop_p2p.transport.conversation import Conversation
 from flop_p2p.transport.link import Link
 from flop_p2p.transport.listener import Listener
-from flop_p2p.wire import Goodbye
-
-GOODBYE_TIMEOUT = 5.0  # seconds that bodies may still take to be sent and acknowledged
-GOODBYE_POLL = 0.02  # seconds between looks whether they were
+from flop_p2p.transport.monitor import Monitor
+from flop_p2p.transport.routes import LinkError
 
 
-class ZmqTransport(Transport):
-    """Greets the neighbours, carries bodies, notices losses. Everything runs in the event loop that `open` ran in.
+class ZmqTransport(CommonTransport):
+    """Everything runs in the event loop that `open` ran in.
 
     Args:
-        name, keys: of this node.
-        peers: its neighbours.
-        gate: asked about greetings.
-        egress: the log that everything passes before it leaves.
-        schema_hash: SHA-256 of the body's schema.
-        parameters: numbers in a body.
-        gossip: times, and which channel carries bodies.
-        federation_id: the id of the federation in force.
+        name, peers, gate, egress, schema_hash, parameters, gossip, federation_id: see `CommonTransport`.
+        keys: of this node.
         listen, bulk_listen: addresses to bind; None where the site only dials out (or CURVE carries the bodies).
         proxy: SOCKS5 proxy ``host:port`` for outgoing connections.
     """
@@ -60,10 +45,9 @@ class ZmqTransport(Transport):
         bulk_listen: str | None,
         proxy: str | None,
     ) -> None:
-        self._keys, self._proxy = keys, proxy
-        self._listen, self._bulk_listen = listen, bulk_listen
-        self._hub = Hub(
+        super().__init__(
             name=name,
+            peers=peers,
             gate=gate,
             egress=egress,
             schema_hash=schema_hash,
@@ -71,89 +55,54 @@ class ZmqTransport(Transport):
             gossip=gossip,
             federation_id=federation_id,
         )
-        self._links = {peer.name: Link(self._hub, peer) for peer in peers}
-        self._dialling: dict[str, asyncio.Task[None]] = {}
-        self._authenticator: MemberAuthenticator | None = None
-        self._listener: Listener | None = None
-        self._context: zmq.asyncio.Context | None = None
-
-    async def open(self) -> None:
-        """See `Transport.open`."""
+        self._keys, self._proxy = keys, proxy
+        self._listen_at, self._bulk_listen_at = listen, bulk_listen
         self._context = zmq.asyncio.Context()
-        if self._listen is not None:
-            self._authenticator = MemberAuthenticator(self._context, [link.peer for link in self._links.values()])
-            self._authenticator.start()
-            self._listener = Listener(self._hub, self._links, self._authenticator, self._context, self._keys)
-            try:
-                self._listener.open(self._listen, self._bulk_listen)
-            except BaseException:
-                await self.close()
-                raise
-        for link in self._links.values():
-            self._dial(link)
-
-    async def next_event(self) -> Event:
-        """See `Transport.next_event`."""
-        event = await self._hub.next_event()
-        if isinstance(event, BodyReceived) and event.name in self._links:
-            self._links[event.name].taken()
-        return event
-
-    def send(self, name: str, outgoing: OutgoingBody) -> None:
-        """See `Transport.send`."""
-        if name in self._links:
-            self._links[name].send(outgoing)
-
-    def set_round(self, round_index: int) -> None:
-        """See `Transport.set_round`."""
-        self._hub.round_index = round_index
+        self._authenticator = MemberAuthenticator(self._context, peers)
+        self._listener: Listener | None = None
 
     def update_peers(self, peers: Sequence[Peer]) -> None:
         """See `Transport.update_peers`."""
-        given = {peer.name: peer for peer in peers}
-        for name, link in list(self._links.items()):
-            if given.get(name) != link.peer:
-                self._hang_up(name)
-                link.lose("the federation changed")
-                del self._links[name]
-        if self._authenticator is not None:
-            self._authenticator.update(peers)
-        for peer in peers:
-            if peer.name not in self._links:
-                self._links[peer.name] = Link(self._hub, peer)
-                self._dial(self._links[peer.name])
+        super().update_peers(peers)
+        self._authenticator.update(peers)
 
-    async def goodbye(self, last_round: int, finished: bool) -> None:
-        """See `Transport.goodbye`; waits at most `GOODBYE_TIMEOUT`."""
-        self._hub.leaving = True
-        give_up = asyncio.get_running_loop().time() + GOODBYE_TIMEOUT
-        while not all(link.idle for link in self._links.values()) and asyncio.get_running_loop().time() < give_up:
-            await asyncio.sleep(GOODBYE_POLL)
-        for link in self._links.values():
-            link.post(Goodbye(last_round=last_round, finished=finished))
-            link.forget()
-        for name in self._links:
-            self._hang_up(name)
+    async def _listen(self) -> None:
+        if self._listen_at is None:
+            return
+        self._authenticator.start()
+        self._listener = Listener(self._hub, self._links, self._authenticator, self._context, self._keys)
+        try:
+            self._listener.open(self._listen_at, self._bulk_listen_at)
+        except TransportError:
+            await self.close()
+            raise
 
-    async def close(self) -> None:
-        """See `Transport.close`."""
-        await self._hub.close()
+    async def _hush(self) -> None:
         if self._listener is not None:
             self._listener.close()
-        if self._authenticator is not None:
             self._authenticator.stop()
-        if self._context is not None:
-            await asyncio.to_thread(self._context.term)
+        await asyncio.to_thread(self._context.term)
 
-    def links(self) -> dict[str, LinkStatus]:
-        """See `Transport.links`."""
-        return {name: link.status for name, link in self._links.items()}
+    async def _converse(self, link: Link) -> None:
+        sealed = self._hub.gossip.bulk == "sealed"
+        async with connect(self._context, self._keys, link.peer, sealed=sealed, proxy=self._proxy) as connection:
+            conversation = Conversation(self._hub, link, connection.way, connection.bulk_id)
+            tasks = [self._hub.spawn(_read(socket, conversation)) for socket in connection.sockets]
+            tasks += [self._hub.spawn(_watch(monitor, conversation)) for monitor in connection.monitors]
+            try:
+                await conversation.run()
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _dial(self, link: Link) -> None:
-        if link.peer.dials and self._context is not None:
-            dialler = Dialler(self._hub, link, self._context, self._keys, self._proxy)
-            self._dialling[link.name] = self._hub.spawn(dialler.run())
 
-    def _hang_up(self, name: str) -> None:
-        if name in self._dialling:
-            self._dialling.pop(name).cancel()
+async def _read(socket: zmq.asyncio.Socket, conversation: Conversation) -> None:
+    while True:
+        frames = await socket.recv_multipart(copy=False)
+        conversation.take([frame.buffer for frame in frames])
+
+
+async def _watch(monitor: Monitor, conversation: Conversation) -> None:
+    await monitor.until(zmq.EVENT_DISCONNECTED)
+    conversation.fail(LinkError("the other side closed the connection"))

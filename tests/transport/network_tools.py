@@ -14,6 +14,8 @@ import zmq
 from flop_p2p.config.federation import PROTOCOL_VERSION, GossipSettings
 from flop_p2p.errors import EgressError
 from flop_p2p.transport.base import Body, Event, OutgoingBody, Peer, TransportKeys
+from flop_p2p.transport.common import CommonTransport
+from flop_p2p.transport.memory import MemoryNetwork, MemoryTransport
 from flop_p2p.transport.zeromq import ZmqTransport
 from flop_p2p.wire import Greeting
 
@@ -99,21 +101,28 @@ class Node:
         self.bulk = f"tcp://127.0.0.1:{free_port()}"
         self.gate, self.egress = OpenGate(name), ListEgress()
         self.peers: list[Peer] = []
-        self.listens, self.proxy = True, None
+        self.listens = True
+        self.proxy: str | None = None
+        self.network: MemoryNetwork | None = None
         self.events: list[Event] = []
         self.error: Exception | None = None
 
-    def make(self) -> ZmqTransport:
+    def make(self) -> CommonTransport:
+        common: dict[str, Any] = {
+            "name": self.name,
+            "peers": self.peers,
+            "gate": self.gate,
+            "egress": self.egress,
+            "schema_hash": SCHEMA,
+            "parameters": self.parameters,
+            "gossip": self.gossip,
+            "federation_id": lambda: self.gate.federation,
+        }
+        if self.network is not None:
+            return MemoryTransport(self.network, **common)
         return ZmqTransport(
-            name=self.name,
+            **common,
             keys=self.keys,
-            peers=self.peers,
-            gate=self.gate,
-            egress=self.egress,
-            schema_hash=SCHEMA,
-            parameters=self.parameters,
-            gossip=self.gossip,
-            federation_id=lambda: self.gate.federation,
             listen=self.control if self.listens else None,
             bulk_listen=self.bulk if self.listens else None,
             proxy=self.proxy,

@@ -7,14 +7,18 @@ import pytest
 from network_tools import make_body, make_nodes, pairs, running
 
 from flop_p2p.transport.base import BodyReceived, Connected, Delivered
+from flop_p2p.transport.memory import MemoryNetwork
 from flop_p2p.wire import CHUNK_BYTES
 
 
-@pytest.mark.parametrize("bulk", ["sealed", "curve"])
+@pytest.mark.parametrize("carrier", ["sealed", "curve", "memory"])
 @pytest.mark.parametrize("parameters", [1, 1000, CHUNK_BYTES // 4 + 1, 5 * CHUNK_BYTES // 4 + 3])
-def test_two_nodes_exchange_bodies_of_any_size_in_both_directions_at_once(bulk: str, parameters: int) -> None:
+def test_two_nodes_exchange_bodies_of_any_size_in_both_directions_at_once(carrier: str, parameters: int) -> None:
     async def scenario() -> None:
-        north, south = make_nodes("north", "south", parameters=parameters, bulk=bulk)
+        north, south = make_nodes(
+            "north", "south", parameters=parameters, bulk="curve" if carrier == "curve" else "sealed"
+        )
+        north.network = south.network = MemoryNetwork() if carrier == "memory" else None
         bodies = {"north": make_body(parameters, 1), "south": make_body(parameters, 2)}
         async with running(north, south):
             for node, other in pairs([north, south]):

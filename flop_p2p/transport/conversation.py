@@ -1,0 +1,121 @@
+"""What the dialling side says over one connection, whatever carries the bytes: it greets until the connection ends."""
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+
+from flop_p2p.errors import WireError
+from flop_p2p.transport.hub import Hub
+from flop_p2p.transport.link import Link
+from flop_p2p.transport.routes import LinkError, RefusedError, Way
+from flop_p2p.transport.session import hello, make_session, refusal
+from flop_p2p.wire import AnyMessage, KeyExchange, Ready, Refuse, Unknown, Welcome
+from flop_p2p.wire.messages import SESSION_BYTES
+
+GREETING_TIMEOUT = 10.0  # seconds that the other side may take to answer a hello
+
+
+class Conversation:
+    """One connection from the hello to its end.
+
+    Args:
+        bulk_id: routing id of the bulk connection, empty if there is none.
+
+    Attributes:
+        name: of the neighbour.
+    """
+
+    def __init__(self, hub: Hub, link: Link, way: Way, bulk_id: bytes) -> None:
+        self._hub, self._link, self._way, self._bulk_id = hub, link, way, bulk_id
+        self.name = link.name
+        self._exchange: KeyExchange | None = None
+        self._session = b""
+        self._deadline: asyncio.TimerHandle | None = None
+        self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        """Greet, and return when the session that came about has ended.
+
+        Raises:
+            LinkError: none came about, or the connection broke, and why.
+        """
+        try:
+            self._greet()
+            await self._end
+        finally:
+            self._stop_waiting()
+
+    def take(self, parts: Sequence[memoryview]) -> None:
+        """Take what came over the connection.
+
+        Raises:
+            EgressError: an answer cannot be recorded.
+        """
+        if len(parts) == 2:
+            self._frame(bytes(parts[0]), parts[1])
+            return
+        try:
+            if len(parts) != 1:
+                raise WireError(f"a message of {len(parts)} parts")
+            self._message(self._hub.read(self._link.name, parts[0], self._link.status))
+        except WireError as error:
+            self._link.drop(str(error))
+            if self._link.way is None:
+                self.fail(RefusedError(str(error)))
+
+    def fail(self, error: LinkError) -> None:
+        """The connection is of no use any more."""
+        if not self._end.done():
+            self._end.set_exception(error)
+
+    def _frame(self, header: bytes, sealed: memoryview) -> None:
+        if self._link.way == self._way:
+            self._link.frame(header, sealed)
+
+    def _greet(self) -> None:
+        if self._exchange is not None:
+            return
+        self._exchange, self._session = KeyExchange(), secrets.token_bytes(SESSION_BYTES)
+        greeting = hello(self._hub, self._link.name, self._exchange, bulk_id=self._bulk_id, session=self._session)
+        late = LinkError(f"no answer to the greeting in {GREETING_TIMEOUT:g} s")
+        self._deadline = asyncio.get_running_loop().call_later(GREETING_TIMEOUT, self.fail, late)
+        self._post(greeting)
+
+    def _message(self, message: AnyMessage) -> None:
+        if isinstance(message, Welcome):
+            self._welcomed(message)
+        elif isinstance(message, Refuse):
+            self.fail(RefusedError(f"refuses this node: {message.reason}"))
+        elif isinstance(message, Unknown):
+            self._link.forget()
+            self._greet()
+        else:
+            self._link.message(message)
+
+    def _welcomed(self, message: Welcome) -> None:
+        exchange, self._exchange = self._exchange, None
+        self._stop_waiting()
+        if exchange is None or message.session != self._session:
+            raise WireError("a welcome that answers no hello")
+        reason = refusal(self._hub, self._link.name, message)
+        if reason is not None:
+            self._post(Refuse(reason=reason))
+            self.fail(RefusedError(reason))
+            return
+        session = make_session(self._hub, self._link.name, exchange, message)
+        self._post(Ready(session=message.session))
+        self._link.establish(session, self._way, ended=self._ended, renew=self._greet)
+
+    def _post(self, message: AnyMessage) -> None:
+        try:
+            self._hub.post(self._link.name, message, self._way.control, self._link.status)
+        except LinkError as error:
+            self.fail(error)
+
+    def _ended(self) -> None:
+        if not self._end.done():
+            self._end.set_result(None)
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
