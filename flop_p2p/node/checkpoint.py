@@ -67,12 +67,8 @@ class Checkpoints:
         tensors = {name: tensor.contiguous() for name, tensor in model.tensors().items()}
         tensors |= _partway_tensors(progress.partway)
         text = json.dumps({key: value for key, value in vars(progress).items() if key != "partway"})
-        metadata = {
-            "progress": text,
-            "site": model.name,
-            "schema": _schema(model),
-            "sha256": _digest(text, tensors),
-        }
+        metadata = {"progress": text, "site": model.name, "schema": _schema(model)}
+        metadata["sha256"] = _digest(metadata, tensors)
         temporary = self._folder / "checkpoint.tmp"
         try:
             save_file(tensors, temporary, metadata=metadata)
@@ -100,11 +96,7 @@ class Checkpoints:
                 self._damaged.add(path)
                 self.warnings.append(f"{path}: damaged ({error}); the checkpoint before it is used, if there is one")
                 continue
-            if (metadata["site"], metadata["schema"]) != (model.name, _schema(model)):
-                raise NodeError(
-                    f"{path}: is of site {metadata['site']!r} or of another model or split than this one; give "
-                    "this site a state directory of its own, or the settings that it ran with"
-                )
+            _check_origin(path, metadata, model)
             model.restore(tensors)
             return progress
         return None
@@ -126,13 +118,22 @@ def _number(path: Path) -> int:
     return int(path.stem.removeprefix("checkpoint-"))
 
 
+def _check_origin(path: Path, metadata: Mapping[str, str], model: SiteModel) -> None:
+    remedy = "give this site a state directory of its own, or the settings that it ran with"
+    if metadata["site"] != model.name:
+        raise NodeError(f"{path}: is of site {metadata['site']!r}, and this is {model.name}; {remedy}")
+    if metadata["schema"] != _schema(model):
+        raise NodeError(f"{path}: is of another model or split than federation.toml asks for; {remedy}")
+
+
 def _schema(model: SiteModel) -> str:
     return f"{model.split.body.sha256} {model.split.head.sha256}"
 
 
-def _digest(progress: str, tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over everything that a checkpoint restores."""
-    digest = hashlib.sha256(progress.encode())
+def _digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over everything in a checkpoint but itself."""
+    described = {key: value for key, value in metadata.items() if key != "sha256"}
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data)
@@ -150,9 +151,11 @@ def _sync(path: Path) -> None:
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     with safe_open(path, framework="pt") as file:
-        metadata: dict[str, str] = file.metadata()
+        metadata: dict[str, str] = file.metadata() or {}
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    if _digest(metadata["progress"], tensors) != metadata["sha256"]:
+    if "sha256" not in metadata:
+        raise ValueError("not written by a node")
+    if _digest(metadata, tensors) != metadata["sha256"]:
         raise ValueError("its SHA-256 differs")
     return metadata, tensors
 
