@@ -27,10 +27,10 @@ class Acceptor:
 
     Args:
         links: by name; the owner changes them.
-        bulk_route: the route for frames, given that for messages and the bulk id of the hello.
+        bulk_route: the route for frames, given the bulk id of the hello; None where they take that of the messages.
     """
 
-    def __init__(self, hub: Hub, links: Mapping[str, Link], bulk_route: Callable[[Route, bytes], Route]) -> None:
+    def __init__(self, hub: Hub, links: Mapping[str, Link], bulk_route: Callable[[bytes], Route] | None) -> None:
         self._hub, self._links, self._bulk_route = hub, links, bulk_route
         self._pending: dict[str, Pending] = {}
 
@@ -40,13 +40,12 @@ class Acceptor:
         Raises:
             EgressError: an answer cannot be recorded.
         """
-        if len(parts) == 2 and link.way is not None and link.way.bulk == route:
-            link.frame(bytes(parts[0]), parts[1])
+        if len(parts) == 2 and self._bulk_route is None:
+            if not self.frame(route, bytes(parts[0]), parts[1]):
+                self._post(link, route, Unknown())
             return
         try:
-            if len(parts) != 1:
-                raise WireError(f"a message of {len(parts)} parts")
-            self._message(link, route, self._hub.read(link.name, parts[0], link.status))
+            self._message(link, route, link.read(parts))
         except WireError as error:
             link.drop(str(error))
             if link.way is None:
@@ -70,8 +69,7 @@ class Acceptor:
         if isinstance(message, Hello):
             self._greeted(link, route, message)
         elif isinstance(message, Refuse):
-            self._pending.pop(link.name, None)
-            link.fail(f"refuses this node: {message.reason}", refused=True)
+            self._refused(link, route, f"refuses this node: {message.reason}")
         elif isinstance(message, Ready) and pending is not None and pending.way.control == route:
             if message.session == pending.session.id:
                 self._ready(link, pending)
@@ -81,7 +79,7 @@ class Acceptor:
             self._post(link, route, Unknown())
 
     def _greeted(self, link: Link, route: Route, hello: Hello) -> None:
-        way = Way(route, self._bulk_route(route, hello.bulk_id))
+        way = Way(route, route if self._bulk_route is None else self._bulk_route(hello.bulk_id))
         reason = refusal(self._hub, link.name, hello)
         if reason is None and self._hub.leaving:
             reason = f"{self._hub.name} is leaving"
@@ -117,6 +115,14 @@ class Acceptor:
         link.establish(pending.session, pending.way, ended=ended)
         for header, sealed in pending.held:
             link.frame(header, sealed)
+
+    def _refused(self, link: Link, route: Route, reason: str) -> None:
+        pending = self._pending.get(link.name)
+        if pending is not None and pending.way.control == route:
+            del self._pending[link.name]
+        if link.way is not None and link.way.control == route:
+            link.lose(reason)
+        link.fail(reason, refused=True)
 
     def _refuse(self, link: Link, route: Route, reason: str) -> None:
         link.fail(reason, refused=True)

@@ -1,9 +1,10 @@
 """One attempt of the dialling side to connect: fresh sockets for messages and frames, through a proxy if need be."""
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import zmq
 import zmq.asyncio
@@ -16,12 +17,16 @@ from flop_p2p.transport.socks import tunnel
 
 BULK_ID_BYTES = 16
 
+MakeClient = Callable[[], zmq.asyncio.Socket]
+Connected = tuple[zmq.asyncio.Socket, Monitor]
+
 
 @dataclass(frozen=True)
 class Connection:
     """Connected sockets to one neighbour; nothing was greeted yet.
 
     bulk_id: the routing id of the bulk socket, empty if CURVE carries the frames too.
+    sockets, monitors: of the control and, if there is one, the bulk channel.
     """
 
     way: Way
@@ -45,11 +50,11 @@ async def connect(
         control, monitor = await _connect_control(stack, context, keys, peer, peer.control, proxy)
         if not sealed or peer.bulk is None:
             yield Connection(Way(SocketRoute(control), SocketRoute(control)), b"", (control,), (monitor,))
-        else:
-            bulk_id = b"\x01" + secrets.token_bytes(BULK_ID_BYTES - 1)  # ids that begin with zero are ZeroMQ's own
-            bulk, bulk_monitor = await _connect(stack, bulk_client(context, bulk_id), peer.bulk, proxy)
-            way = Way(SocketRoute(control), SocketRoute(bulk))
-            yield Connection(way, bulk_id, (control, bulk), (monitor, bulk_monitor))
+            return
+        bulk_id = b"\x01" + secrets.token_bytes(BULK_ID_BYTES - 1)  # ids that begin with zero are ZeroMQ's own
+        bulk, bulk_monitor = await _connect(stack, partial(bulk_client, context, bulk_id), peer.bulk, proxy)
+        way = Way(SocketRoute(control), SocketRoute(bulk))
+        yield Connection(way, bulk_id, (control, bulk), (monitor, bulk_monitor))
 
 
 async def _connect_control(
@@ -59,36 +64,41 @@ async def _connect_control(
     peer: Peer,
     endpoint: str,
     proxy: str | None,
-) -> tuple[zmq.asyncio.Socket, Monitor]:
-    for key in peer.curve_keys[:-1]:
+) -> Connected:
+    failure = LinkError(f"{peer.name} has no key in the federation file")
+    for key in peer.curve_keys:
         try:
-            return await _connect(stack, curve_client(context, keys, key), endpoint, proxy)
-        except WrongKeyError:
-            continue
-    return await _connect(stack, curve_client(context, keys, peer.curve_keys[-1]), endpoint, proxy)
+            return await _connect(stack, partial(curve_client, context, keys, key), endpoint, proxy)
+        except WrongKeyError as error:
+            failure = error
+    raise failure
 
 
-async def _connect(
-    stack: AsyncExitStack, client: zmq.asyncio.Socket, endpoint: str, proxy: str | None
-) -> tuple[zmq.asyncio.Socket, Monitor]:
-    stack.callback(client.close)
-    monitor = Monitor(client)
-    stack.callback(monitor.close)
+async def _connect(stack: AsyncExitStack, make: MakeClient, endpoint: str, proxy: str | None) -> Connected:
     if proxy is not None:
-        client.connect(await stack.enter_async_context(tunnel(proxy, endpoint)))
-        await monitor.connected(f"{endpoint} through the proxy {proxy}")
-        return client, monitor
-    addresses = await resolve(endpoint)
-    for address in addresses[:-1]:
+        local = await stack.enter_async_context(tunnel(proxy, endpoint))
+        return await _try(stack, make, local, f"{endpoint} through the proxy {proxy}")
+    failure = LinkError(f"no address of {endpoint} is known")
+    for address in await resolve(endpoint):
         try:
-            client.connect(address)
-            await monitor.connected(endpoint)
+            return await _try(stack, make, address, endpoint)
         except WrongKeyError:
             raise
-        except LinkError:
-            client.disconnect(address)
-        else:
-            return client, monitor
-    client.connect(addresses[-1])
-    await monitor.connected(endpoint)
+        except LinkError as error:
+            failure = error
+    raise failure
+
+
+async def _try(stack: AsyncExitStack, make: MakeClient, address: str, where: str) -> Connected:
+    async with AsyncExitStack() as attempt:
+        client = make()
+        attempt.callback(client.close)
+        monitor = Monitor(client)
+        attempt.callback(monitor.close)
+        try:
+            client.connect(address)
+        except zmq.ZMQError as error:
+            raise LinkError(f"cannot dial {where}: {error.strerror}") from None
+        await monitor.connected(where)
+        await stack.enter_async_context(attempt.pop_all())
     return client, monitor

@@ -55,9 +55,7 @@ class Conversation:
             self._frame(bytes(parts[0]), parts[1])
             return
         try:
-            if len(parts) != 1:
-                raise WireError(f"a message of {len(parts)} parts")
-            self._message(self._hub.read(self._link.name, parts[0], self._link.status))
+            self._message(self._link.read(parts))
         except WireError as error:
             self._link.drop(str(error))
             if self._link.way is None:
@@ -87,7 +85,7 @@ class Conversation:
         elif isinstance(message, Refuse):
             self.fail(RefusedError(f"refuses this node: {message.reason}"))
         elif isinstance(message, Unknown):
-            self._link.forget()
+            self._link.lose("it has forgotten the session")
             self._greet()
         else:
             self._link.message(message)

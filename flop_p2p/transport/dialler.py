@@ -4,8 +4,9 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
+from flop_p2p.errors import TransportError
 from flop_p2p.transport.link import Link
-from flop_p2p.transport.routes import LinkError, RefusedError
+from flop_p2p.transport.routes import RefusedError
 
 
 class Dialler:
@@ -38,7 +39,7 @@ class Dialler:
             self._link.lose(str(error))
             self._link.fail(str(error), refused=True)
             return self._longest_delay
-        except LinkError as error:
+        except TransportError as error:
             if self._link.way is not None:
                 self._link.lose(str(error))
                 return self._first_delay

@@ -9,6 +9,8 @@ from flop_p2p.transport.outgoing import TRANSFER_TIMEOUT, WINDOW
 from flop_p2p.transport.routes import LinkError
 from flop_p2p.wire import Assembly, Descriptor, FrameHeader, FrameOpener
 
+MAX_SESSIONS = 8  # sessions whose frames are opened: the newest
+
 
 class Incoming:
     """At most one body on its way in, and one that the node has not taken yet; then no credit is given.
@@ -20,7 +22,7 @@ class Incoming:
     def __init__(self, hub: Hub, opener: FrameOpener) -> None:
         self.untaken = False
         self._hub = hub
-        self._opener, self._previous = opener, opener
+        self._openers = [opener]  # ascending; a body that began under an older session may still be on its way
         self._assembly: Assembly | None = None
         self._due = 0  # index of the frame that comes next
         self._skipping = False  # the body's descriptor was not accepted; its chunks are authentic and of no use
@@ -29,8 +31,8 @@ class Incoming:
         self._dropped = False  # a frame was refused since
 
     def renew(self, opener: FrameOpener) -> None:
-        """Frames of a new session come; those of the one before are still opened until the first of the new."""
-        self._previous, self._opener = self._opener, opener
+        """Frames of a new session come; those of the ones before are opened until the first of the new."""
+        self._openers = [*self._openers, opener][-MAX_SESSIONS:]
 
     def frame(self, header: bytes, sealed: memoryview) -> tuple[Descriptor, Body] | None:
         """Take one frame; a body that it completes is handed out with its descriptor.
@@ -80,14 +82,13 @@ class Incoming:
         return self._add(self._assembly) if self._assembly is not None else None
 
     def _opener_of(self, session: bytes) -> FrameOpener:
-        for opener in (self._opener, self._previous):
+        for opener in self._openers:
             if opener.session == session:
                 return opener
         raise WireError(f"frame of session {session.hex()}, which is not under way")
 
     def _opened(self, opener: FrameOpener, index: int) -> None:
-        if opener is self._opener:
-            self._previous = opener
+        del self._openers[: self._openers.index(opener)]
         self._moved, self._dropped = time.monotonic(), False
         self._owed += 1
         if self._owed > WINDOW:

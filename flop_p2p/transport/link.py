@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from flop_p2p.errors import WireError
@@ -24,6 +24,7 @@ from flop_p2p.transport.incoming import Incoming
 from flop_p2p.transport.outgoing import Outgoing
 from flop_p2p.transport.routes import LinkError, Way
 from flop_p2p.transport.session import Session, clock_skew
+from flop_p2p.transport.throttle import Throttle
 from flop_p2p.wire import MAX_FRAMES, AnyMessage, Credit, Descriptor, Goodbye, Heartbeat, Receipt
 
 logger = logging.getLogger("flop_p2p.transport")
@@ -56,6 +57,7 @@ class Link:
         self.peer, self.name = peer, peer.name
         self.status = LinkStatus()
         self._hub = hub
+        self._throttle = Throttle()
         self._current: _Current | None = None
 
     @property
@@ -103,11 +105,15 @@ class Link:
             try:
                 self._hub.post(self.name, message, self._current.way.control, self.status)
             except LinkError as error:
-                self.lose(str(error))
+                self._break(str(error))
 
     def ping(self) -> None:
         """Send a sign of life now: if the neighbour's connection is gone, it is lost at once."""
         self.post(Heartbeat(round=self._hub.round_index, sent=time.monotonic(), echo=0.0))
+
+    def read(self, parts: Sequence[memoryview]) -> AnyMessage:
+        """The message in ``parts``; see `Hub.read`."""
+        return self._hub.read(self.name, parts, self.status, self._throttle)
 
     def message(self, message: AnyMessage) -> None:
         """Take a message of the session.
@@ -144,7 +150,7 @@ class Link:
             self.drop(str(error))
         except LinkError as error:
             self.drop(str(error))
-            self.lose(str(error))
+            self._break(str(error))
         else:
             self._heard(current)
             if completed is not None:
@@ -174,12 +180,10 @@ class Link:
         """The neighbour can no longer be reached."""
         if self._current is None:
             return
-        ended = self._current.ended
         self.forget()
         self.status.state, self.status.reason = "lost", reason
         logger.warning("%s: lost (%s)", self.name, reason)
         self._hub.emit(Lost(self.name, reason))
-        ended()
 
     def forget(self) -> None:
         """End the session without a word."""
@@ -187,6 +191,12 @@ class Link:
         for task in current.tasks if current is not None else ():
             if task is not asyncio.current_task():
                 task.cancel()
+
+    def _break(self, reason: str) -> None:
+        """Lose the neighbour, and let the owner of the connection know."""
+        ended = self._current.ended if self._current is not None else lambda: None
+        self.lose(reason)
+        ended()
 
     def _completed(self, current: _Current, descriptor: Descriptor, body: Body) -> None:
         self._hub.receipt(self.name, "body", descriptor.round, descriptor.chain)
@@ -237,4 +247,4 @@ class Link:
         try:
             await work
         except (LinkError, WireError) as error:
-            self.lose(str(error))
+            self._break(str(error))

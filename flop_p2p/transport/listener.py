@@ -13,7 +13,7 @@ from flop_p2p.transport.base import TransportKeys
 from flop_p2p.transport.hub import Hub
 from flop_p2p.transport.link import Link
 from flop_p2p.transport.monitor import Monitor
-from flop_p2p.transport.routes import Route, SocketRoute
+from flop_p2p.transport.routes import SocketRoute
 from flop_p2p.transport.sockets import bind, bulk_server, curve_server
 from flop_p2p.wire import MAX_HEADER_BYTES
 
@@ -39,9 +39,9 @@ class Listener:
         self.strange_frames = 0
         self._hub, self._links, self._authenticator = hub, links, authenticator
         self._control = curve_server(context, keys)
-        self._bulk = bulk_server(context) if hub.gossip.bulk == "sealed" else None
+        self._bulk = bulk = bulk_server(context) if hub.gossip.bulk == "sealed" else None
         self._monitor = Monitor(self._control)
-        self._acceptor = Acceptor(hub, links, self._bulk_route)
+        self._acceptor = Acceptor(hub, links, None if bulk is None else lambda bulk_id: SocketRoute(bulk, (bulk_id,)))
 
     def open(self, listen: str, bulk_listen: str | None) -> None:
         """Bind and begin to read.
@@ -71,15 +71,13 @@ class Listener:
             if (link := self._sender(parts)) is not None:
                 route = SocketRoute(self._control, (routing_id.bytes,))
                 self._acceptor.take(link, route, [part.buffer for part in parts])
+            await asyncio.sleep(0)  # while messages wait, receiving them does not let anything else run
 
     def _sender(self, parts: list[zmq.Frame]) -> Link | None:
         """The neighbour whose key ZAP authenticated; None where it is no neighbour any more."""
         key = parts[0].get("User-Id") if parts else None
         name = self._authenticator.member(key) if isinstance(key, str) else None
         return self._links.get(name) if name is not None else None
-
-    def _bulk_route(self, control: Route, bulk_id: bytes) -> Route:
-        return control if self._bulk is None else SocketRoute(self._bulk, (bulk_id,))
 
     async def _read_bulk(self, bulk: zmq.asyncio.Socket) -> None:
         while True:
@@ -88,6 +86,7 @@ class Listener:
             strange = len(parts) != 2 or len(parts[0]) > MAX_HEADER_BYTES
             if strange or not self._acceptor.frame(route, parts[0].bytes, parts[1].buffer):
                 self.strange_frames += 1
+            await asyncio.sleep(0)
 
     async def _watch(self) -> None:
         """When a connection ends, find out whose by sending a sign of life to all."""

@@ -107,7 +107,7 @@ class MemoryTransport(CommonTransport):
         )
         self.name = name
         self._network = network
-        self._acceptor = Acceptor(self._hub, self._links, lambda route, _: route)
+        self._acceptor = Acceptor(self._hub, self._links, None)
         self._conversations: dict[int, Conversation] = {}
 
     def arrived(self, route: MemoryRoute, parts: list[memoryview]) -> None:

@@ -37,10 +37,18 @@ def bulk_server(context: zmq.asyncio.Context) -> zmq.asyncio.Socket:
 
 
 def curve_client(context: zmq.asyncio.Context, keys: TransportKeys, server_key: str) -> zmq.asyncio.Socket:
-    """A DEALER for messages to the node that holds the secret of ``server_key`` (Z85)."""
+    """A DEALER for messages to the node that holds the secret of ``server_key`` (Z85).
+
+    Raises:
+        LinkError: that is no key.
+    """
     dealer = _dealer(context, CONTROL_QUEUE, MAX_FRAME_BYTES)
     dealer.curve_publickey, dealer.curve_secretkey = keys.public, keys.secret
-    dealer.curve_serverkey = server_key.encode()
+    try:
+        dealer.curve_serverkey = server_key.encode()
+    except zmq.ZMQError:
+        dealer.close()
+        raise LinkError(f"{server_key!a} is no CURVE key") from None
     return dealer
 
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from flop_p2p.transport.routes import LinkError
-from flop_p2p.transport.sockets import CONNECT_TIMEOUT, split_endpoint
+from flop_p2p.transport.sockets import CONNECT_TIMEOUT, LINGER, split_endpoint
 
 BLOCK = 1 << 18  # bytes passed on at a time
 REPLIES = {
@@ -45,6 +45,8 @@ async def tunnel(proxy: str, endpoint: str) -> AsyncIterator[str]:
         server = await asyncio.start_unix_server(accepted, path)
         try:
             yield f"ipc://{path}"
+            if copying:  # the socket was closed, but its last words may still be on their way
+                await asyncio.wait(copying[:1], timeout=LINGER)
         finally:
             server.close()
             for task in copying:

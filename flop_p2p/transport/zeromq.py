@@ -101,6 +101,7 @@ async def _read(socket: zmq.asyncio.Socket, conversation: Conversation) -> None:
     while True:
         frames = await socket.recv_multipart(copy=False)
         conversation.take([frame.buffer for frame in frames])
+        await asyncio.sleep(0)  # while messages wait, receiving them does not let anything else run
 
 
 async def _watch(monitor: Monitor, conversation: Conversation) -> None:
