@@ -51,11 +51,14 @@ def table(tmp_path: Path) -> Path:
 
 
 def test_the_split_is_that_of_a_simulation() -> None:
-    simulated = load_federated(DataSettings(source="digits", sites=1, split=(0.6, 0.1, 0.3)), 3, ["Rome"])
-    own = load(sample_settings(simulated), source="digits", split=(0.6, 0.1, 0.3))
+    split = (0.6, 0.1, 0.3)
+    simulated = load_federated(DataSettings(source="digits", sites=1, split=split), 3, ["Rome"])
+    samples = sample_settings(simulated)
+    own = load(samples, source="digits", split=split)
     assert parts(own.sites[0]) == parts(simulated.sites[0])
     assert own.sites[0].name == "Rome"
-    assert parts(load(sample_settings(simulated), "Oslo", source="digits").sites[0]) != parts(simulated.sites[0])
+    assert parts(load(samples, "Oslo", source="digits", split=split).sites[0]) != parts(own.sites[0])
+    assert parts(load(samples, seed=4, source="digits", split=split).sites[0]) != parts(own.sites[0])
 
 
 def test_classes_are_in_the_order_of_the_federation(table: Path) -> None:
