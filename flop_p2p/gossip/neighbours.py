@@ -1,6 +1,5 @@
 """What a node knows of its neighbours."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -75,16 +74,3 @@ class Neighbours(dict[str, Neighbour]):
 
     def __missing__(self, name: str) -> Neighbour:
         return self.setdefault(name, Neighbour())
-
-    def connected(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Those of ``names`` that can be reached now, in their order."""
-        return tuple(name for name in names if self[name].connected)
-
-    def leaders(self, names: Iterable[str], beyond: int) -> tuple[str, ...]:
-        """Those in a later round than ``beyond`` if they are more than half of the reachable ones, else none.
-
-        One node that trained on alone, or that tells a round at random, does not draw the others with it.
-        """
-        reachable = self.connected(names)
-        further = tuple(name for name in reachable if self[name].round > beyond)
-        return further if 2 * len(further) > len(reachable) else ()

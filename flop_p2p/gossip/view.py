@@ -1,5 +1,7 @@
 """What a node knows in its round, and what follows from it: whom to wait for, who is ahead, who lacks a body."""
 
+from collections.abc import Iterable
+
 from flop_p2p.config.federation import GossipSettings
 from flop_p2p.gossip.actions import Discard
 from flop_p2p.gossip.inbox import Inbox
@@ -32,8 +34,12 @@ class View:
 
     @property
     def behind(self) -> int:
-        """A neighbour beyond this round is too far ahead: rounds must be skipped."""
+        """If neighbours are beyond this round, the node has fallen behind."""
         return self.round_index + self._gossip.staleness
+
+    def reachable(self, names: Iterable[str] | None = None) -> tuple[str, ...]:
+        """Those of ``names`` (default all neighbours) that can be reached now."""
+        return tuple(name for name in (self.names if names is None else names) if self.neighbours[name].connected)
 
     def held(self) -> dict[str, int | None]:
         """The round of the body to mix of each neighbour that this round mixes, ascending by name."""
@@ -55,15 +61,30 @@ class View:
 
     def nobody(self) -> bool:
         """Whether no neighbour can be reached though some may come back."""
-        return not self.neighbours.connected(self.names) and not self.all_gone()
+        return not self.reachable() and not self.all_gone()
 
-    def leaders(self, beyond: int) -> tuple[str, ...]:
-        """The neighbours in a later round than ``beyond`` if they are the majority, else none."""
-        return self.neighbours.leaders(self.names, beyond)
+    def further(self, beyond: int) -> tuple[str, ...]:
+        """The reachable neighbours in a later round than ``beyond``, if the node has been left behind; else none.
+
+        It has if more neighbours went on without it than are still near: one node that trained on alone, or that
+        tells a round at random, does not draw the others with it.
+        """
+        reachable = self.reachable()
+        further = tuple(name for name in reachable if self.neighbours[name].round > beyond)
+        without = sum(self._went_on_without(name) for name in further)
+        return further if without > len(reachable) - len(further) else ()
+
+    def _went_on_without(self, name: str) -> bool:
+        """Whether a neighbour has passed a round in which it should have mixed a body that is not yet published.
+
+        Where a round's edges are directed, or others than those of the next, it may be ahead without having.
+        """
+        rounds = range(max(self.published + 1, self.round_index, 0), self.neighbours[name].round)
+        return self.round_index < 0 or any(name in self.plan.receivers(missed) for missed in rounds)
 
     def coming(self, beyond: int) -> tuple[str, ...]:
-        """The leaders whose bodies are not here but on their way, or are sent as soon as they are trained."""
-        return tuple(name for name in self.leaders(beyond) if self._comes(name, beyond))
+        """Those further whose bodies are not here but on their way, or are sent as soon as they are trained."""
+        return tuple(name for name in self.further(beyond) if self._comes(name, beyond))
 
     def _comes(self, name: str, beyond: int) -> bool:
         neighbour = self.neighbours[name]
@@ -73,16 +94,15 @@ class View:
         return (held is None or held < beyond) and (neighbour.promised or sends)
 
     def within_reach(self, beyond: int) -> dict[str, int]:
-        """The rounds of the later bodies that may replace the own where there are leaders, by name.
+        """The rounds of the later bodies that may replace the own if the node has been left behind, by name.
 
-        None far beyond the middle one of the leaders: it would be of a node that trained on alone.
+        None far beyond the middle one of those further: it would be of a node that trained on alone.
         """
-        leaders = self.leaders(beyond)
-        if not leaders:
+        further = sorted(self.neighbours[name].round for name in self.further(beyond))
+        if not further:
             return {}
-        middle = sorted(self.neighbours[name].round for name in leaders)[(len(leaders) - 1) // 2]
+        limit = further[(len(further) - 1) // 2] + self._gossip.staleness
         bodies = {name: self.inbox.ahead(name, self.round_index) for name in self.names}
-        limit = middle + self._gossip.staleness
         return {name: body for name, body in bodies.items() if body is not None and beyond <= body <= limit}
 
     def lacks(self, name: str, round_index: int, have: int) -> bool:
@@ -94,7 +114,7 @@ class View:
 
     def receivers(self) -> tuple[str, ...]:
         """To whom the body of this round is sent: who mixes it, can be reached, and has not finished."""
-        connected = self.neighbours.connected(self.plan.receivers(self.round_index))
+        connected = self.reachable(self.plan.receivers(self.round_index))
         return tuple(name for name in connected if not self.neighbours[name].finished)
 
     def give_up_lost(self) -> None:
