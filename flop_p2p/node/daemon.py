@@ -112,6 +112,7 @@ class Node:
             self.rounds,
             round_index=progress.round,
             has_published=progress.phase == "published",
+            first_round=self.membership.first_round,
         )
         protocol.absences.update(progress.extra.get("absences", {}))
         protocol.catch_ups = progress.extra.get("catch_ups", 0)

@@ -11,11 +11,13 @@ from flop_p2p.config.federation import PROTOCOL_VERSION
 from flop_p2p.errors import FlopError, NodeError, TransportError
 from flop_p2p.gossip.protocol import RoundProtocol
 from flop_p2p.identity.keys import Keys, load_keys
+from flop_p2p.node.egress import EgressLog
 from flop_p2p.node.gate import NodeGate
+from flop_p2p.node.lock import StateLock
 from flop_p2p.node.membership import Membership, check_own_key
 from flop_p2p.node.worker import SiteModel
 from flop_p2p.transport.base import Peer, TransportKeys
-from flop_p2p.transport.probe import ProbeResult, probe
+from flop_p2p.transport.probe import probe
 
 CLOCK_SKEW_SECONDS = 5.0
 CHECKPOINTS_ON_DISK = 3  # two kept, and one being written
@@ -73,14 +75,28 @@ class Preflight:
         for peer in membership.peers(0):
             if peer.control is None:
                 yield Check(f"neighbour {peer.name}", True, "only dials out, so it cannot be tried from here")
-                continue
-            yield _check(f"neighbour {peer.name}", functools.partial(self._probe, peer, keys, gate))
+            else:
+                greet = functools.partial(self._greet, peer, keys, gate, membership)
+                yield _check(f"neighbour {peer.name}", greet)
 
-    def _probe(self, peer: Peer, keys: Keys, gate: NodeGate) -> str:
-        transport_keys = TransportKeys(keys.curve_public, keys.curve_secret)
-        result: ProbeResult = asyncio.run(probe(peer, transport_keys, gate, proxy=self._site.proxy))
+    def _greet(self, peer: Peer, keys: Keys, gate: NodeGate, membership: Membership) -> str:
+        """Greet a neighbour. The greeting leaves the site, and so it is in the egress log."""
+        federation, site = membership.revisions[0], self._site
+        with StateLock(site.state):
+            result = asyncio.run(
+                probe(
+                    peer,
+                    name=site.name,
+                    keys=TransportKeys(keys.curve_public, keys.curve_secret),
+                    gate=gate,
+                    egress=EgressLog(site.state, site.name),
+                    gossip=federation.gossip,
+                    federation_id=lambda: federation.id,
+                    proxy=site.proxy,
+                )
+            )
         if not result.accepted:
-            raise TransportError(f"{peer.control}: {result.reason}")
+            raise TransportError(result.reason)
         if result.clock_skew is not None and abs(result.clock_skew) > CLOCK_SKEW_SECONDS:
             raise TransportError(f"{peer.control}: its clock is {result.clock_skew:+.0f} s off ours; set both by NTP")
         latency = "" if result.latency is None else f" in {1000 * result.latency:.0f} ms"
@@ -109,5 +125,5 @@ def _disk(site: SiteSettings, model: SiteModel) -> str:
     free = shutil.disk_usage(parent).free
     needed = CHECKPOINTS_ON_DISK * model.checkpoint_bytes
     if free < needed:
-        raise NodeError(f"{parent}: {free / 1e6:,.0f} MB free, checkpoints need {needed / 1e6:,.0f} MB; free some")
-    return f"{parent}: {free / 1e6:,.0f} MB free, checkpoints need {needed / 1e6:,.0f} MB"
+        raise NodeError(f"{parent}: {free / 1e6:,.0f} MB free, checkpoints need {needed / 1e6:,.1f} MB; free some")
+    return f"{parent}: {free / 1e6:,.0f} MB free, checkpoints need {needed / 1e6:,.1f} MB"
