@@ -14,6 +14,7 @@ from flop_p2p.errors import WireError
 from flop_p2p.wire.messages import MAX_CONTROL_BYTES, WIRE_VERSION, AnyMessage, Message
 
 CHAIN_BYTES = 32  # SHA-256 of an egress log line
+NESTED = (list, dict)
 NOTHING = {f"max_{kind}_len": 0 for kind in ("array", "map", "str", "bin", "ext")}
 M = TypeVar("M", bound=Message)
 CLASSES: dict[str, type[AnyMessage]] = {
@@ -98,18 +99,19 @@ def _unpack(data: bytes | bytearray | memoryview, limit: int, what: str, **lengt
     hooks = {"object_pairs_hook": _fields, "ext_hook": _no_extension}
     try:
         return msgpack.unpackb(data, strict_map_key=True, **hooks, **(NOTHING | lengths))
-    except (ValueError, msgpack.UnpackException) as error:
-        raise WireError(f"{what}: not well-formed msgpack ({str(error)[:100]!a})") from None
+    except ValueError as error:
+        raise WireError(f"{what}: not well-formed msgpack ({error})") from None
 
 
 def _fields(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
         raise WireError("a message holds the same field twice")
-    if not all(isinstance(key, str) for key in fields):
-        raise WireError("a message holds a field whose name is not text")
-    if any(isinstance(value, dict | list) for value in fields.values()):
-        raise WireError("a message holds a list or a map as a value; none of its fields is one")
+    for key, value in pairs:
+        if not isinstance(key, str):
+            raise WireError("a message holds a field whose name is not text")
+        if isinstance(value, NESTED):
+            raise WireError("a message holds a list or a map as a value; none of its fields is one")
     return fields
 
 

@@ -102,7 +102,7 @@ class FrameOpener(ABC):
             raise WireError(f"frame of session {decoded.session.hex()}, this one is {self.session.hex()}")
         if decoded.counter <= self._last:
             raise WireError(f"frame {decoded.counter} after frame {self._last}: replayed or out of order")
-        if sealed.nbytes != target.nbytes + self.overhead or target.nbytes > MAX_CHUNK_BYTES:
+        if sealed.nbytes != target.nbytes + self.overhead:
             raise WireError(f"frame of {sealed.nbytes} bytes where {target.nbytes + self.overhead} are expected")
         self._read(decoded.counter, header, sealed, target)
         self._last = decoded.counter

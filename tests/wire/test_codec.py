@@ -275,17 +275,27 @@ def test_a_refusal_names_what_is_wrong(payload: bytes, words: str) -> None:
     assert len(only_wire_error(payload)) == len(DECODERS)
 
 
-@pytest.mark.parametrize("name", ["", " north", "north ", "no\nrth", "no\x1b[2Jrth", "x" * 65])
-def test_a_name_that_no_site_can_have_is_refused(name: str) -> None:
-    fields = {
-        "name": name,
-        "protocol": 1,
-        "federation": "{}",
-        **{"schema_hash": CHAIN, "body_hash": CHAIN, "public_key": CHAIN, "bulk_id": b"", "session": bytes(8)},
-        **{"round": 0, "have": -1, "finished": False, "probe": False, "time": 0.0, "kind": "hello"},
-    }
-    assert "'name'" in refusal(msgpack.packb(fields))
-    assert open_envelope(envelope(msgpack.packb(fields | {"name": "north"}), CHAIN))[0].kind == "hello"
+HELLO = Hello(
+    **{"name": "north", "protocol": 1, "federation": "{}", "bulk_id": b"", "session": bytes(8)},
+    **{"schema_hash": CHAIN, "body_hash": CHAIN, "public_key": CHAIN},
+    **{"round": 0, "have": -1, "finished": False, "probe": False, "time": 0.0},
+)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("name", name) for name in ("", " north", "north ", "no\nrth", "no\x1b[2Jrth", "x" * 65, 3)),
+        *(("time", time) for time in (float("nan"), float("inf"), None)),
+        ("public_key", bytes(31)),
+        ("bulk_id", bytes(33)),
+        ("federation", b"{}"),
+        ("finished", 1),
+    ],
+)
+def test_a_greeting_with_an_impossible_field_is_refused(field: str, value: object) -> None:
+    assert f"'{field}'" in refusal(payload_of(HELLO, **{field: value}))
+    assert open_envelope(envelope(encode(HELLO), CHAIN)) == (HELLO, CHAIN)
 
 
 def test_a_hostile_text_stays_one_short_printable_line() -> None:
