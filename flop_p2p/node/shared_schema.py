@@ -1,0 +1,45 @@
+"""`schema.json` in the state directory: the names and shapes that a site shares, and the names that it keeps."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from flop_p2p.errors import EgressError
+from flop_p2p.partial import Schema, TensorSpec
+
+SCHEMA_FILE = "schema.json"
+
+
+@dataclass(frozen=True)
+class SharedSchema:
+    """The schema of the bodies that leave a site, and the names of its private tensors."""
+
+    body: Schema
+    head: tuple[str, ...]
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    body: list[tuple[str, list[int], str]]
+    head: list[str]
+
+
+def read_schema(folder: Path) -> SharedSchema | None:
+    """What ``schema.json`` in ``folder`` says; None where there is none.
+
+    Raises:
+        EgressError: it cannot be read.
+    """
+    path = folder / SCHEMA_FILE
+    try:
+        content = _File.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise EgressError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        raise EgressError(f"{path}: damaged ({error.errors()[0]['msg']}); the next start writes it anew") from error
+    specs = tuple(TensorSpec(name, tuple(shape), dtype) for name, shape, dtype in content.body)
+    return SharedSchema(Schema(specs), tuple(content.head))
