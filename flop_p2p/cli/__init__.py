@@ -37,7 +37,7 @@ def _root(
 
 def command_line() -> typer.Typer:
     """The command line with all its commands."""
-    from flop_p2p.cli import compare, data, federation, keygen, local, node, simulate, topology
+    from flop_p2p.cli import compare, data, egress, federation, keygen, local, node, simulate, status, topology
 
     app.command("simulate")(simulate.simulate)
     app.command("compare")(compare.compare)
@@ -48,6 +48,8 @@ def command_line() -> typer.Typer:
     app.command("preflight")(node.preflight)
     app.command("keygen")(keygen.keygen)
     app.add_typer(federation.app, name="federation")
+    app.command("status")(status.status)
+    app.add_typer(egress.app, name="egress")
     return app
 
 
