@@ -7,8 +7,11 @@ from contextlib import suppress
 Frames = list[bytes]
 
 
-def pass_on(data: bytes) -> bytes:
-    return data
+Change = Callable[[bytes], bytes]
+
+
+def untouched() -> Change:
+    return lambda data: data
 
 
 class Relay:
@@ -17,7 +20,7 @@ class Relay:
     Attributes:
         endpoint: where to connect instead of the target.
         recorded: everything that went to the target, and everything that came back.
-        forth, back: what is done to each piece of data in that direction.
+        forth, back: make, for each connection, what is done to each piece of data in that direction.
         stuck: nothing is passed on in either direction, though the connections stay.
         refusing: new connections are closed at once.
     """
@@ -26,8 +29,8 @@ class Relay:
         host, port = target.removeprefix("tcp://").rsplit(":", 1)
         self._target = host, int(port)
         self.recorded = bytearray(), bytearray()
-        self.forth: Callable[[bytes], bytes] = pass_on
-        self.back: Callable[[bytes], bytes] = pass_on
+        self.forth: Callable[[], Change] = untouched
+        self.back: Callable[[], Change] = untouched
         self.stuck = False
         self.refusing = False
         self.connections = 0
@@ -65,12 +68,13 @@ class Relay:
             task.add_done_callback(self._tasks.discard)
 
     async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, way: int) -> None:
+        change = (self.forth, self.back)[way]()
         with suppress(OSError):
             while data := await source.read(1 << 18):
                 while self.stuck:
                     await asyncio.sleep(0.01)
                 self.recorded[way].extend(data)
-                sink.write((self.forth, self.back)[way](data))
+                sink.write(change(data))
                 await sink.drain()
         sink.close()
 
@@ -78,7 +82,8 @@ class Relay:
 class FrameChanger:
     """Takes a ZMTP stream without encryption apart into messages (https://rfc.zeromq.org/spec/23) and alters them.
 
-    Use an instance as `Relay.forth`. ``change`` gets the parts of each message and returns the messages to pass on.
+    One instance serves one connection: ``relay.forth = lambda: FrameChanger(change)``. ``change`` gets the
+    parts of each message and returns the messages to pass on.
     """
 
     GREETING = 64
@@ -86,16 +91,14 @@ class FrameChanger:
     def __init__(self, change: Callable[[Frames], list[Frames]]) -> None:
         self._change = change
         self._data = bytearray()
-        self._greeted = False
+        self._greeting = self.GREETING  # bytes of it that are still to come
         self._parts: Frames = []
 
     def __call__(self, data: bytes) -> bytes:
         self._data += data
-        passed = b""
-        if not self._greeted and len(self._data) >= self.GREETING:
-            self._greeted = True
-            passed += self._take(self.GREETING)
-        while self._greeted and (frame := self._frame()) is not None:
+        passed = self._take(min(self._greeting, len(self._data)))
+        self._greeting -= len(passed)
+        while not self._greeting and (frame := self._frame()) is not None:
             flags, whole, body = frame
             if flags & 4:  # a command
                 passed += whole

@@ -10,14 +10,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 import zmq
+import zmq.asyncio
 
 from flop_p2p.config.federation import PROTOCOL_VERSION, GossipSettings
 from flop_p2p.errors import EgressError
 from flop_p2p.transport.base import Body, Event, OutgoingBody, Peer, TransportKeys
 from flop_p2p.transport.common import CommonTransport
 from flop_p2p.transport.memory import MemoryNetwork, MemoryTransport
+from flop_p2p.transport.sockets import curve_client
 from flop_p2p.transport.zeromq import ZmqTransport
-from flop_p2p.wire import Greeting
+from flop_p2p.wire import AnyMessage, Greeting, Hello, KeyExchange, encode, envelope, open_envelope
 
 SCHEMA = hashlib.sha256(b"schema").digest()
 QUICK = GossipSettings(heartbeat=0.1, lost_after=0.6)
@@ -59,8 +61,8 @@ class ListEgress:
     def receipt(self, sender: str, kind: str, round_index: int, chain: bytes) -> None:
         self.receipts.append((sender, kind, round_index, chain))
 
-    def kinds(self) -> list[str]:
-        return [line[1] for line in self.lines]
+    def kinds(self, receiver: str | None = None) -> list[str]:
+        return [line[1] for line in self.lines if receiver in (None, line[0])]
 
 
 @dataclass
@@ -70,7 +72,7 @@ class OpenGate:
     name: str
     federation: str = "one federation"
     changes: dict[str, Any] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
+    accepts_all: bool = False
 
     def greeting(self, name: str) -> Mapping[str, Any]:
         return {
@@ -88,8 +90,8 @@ class OpenGate:
         }
 
     def refusal(self, name: str, greeting: Greeting) -> str | None:
-        self.asked.append(name)
-        return None if greeting.federation == self.federation else f"another federation: {greeting.federation}"
+        same = self.accepts_all or greeting.federation == self.federation
+        return None if same else f"another federation: {greeting.federation}"
 
 
 class Node:
@@ -130,6 +132,7 @@ class Node:
 
     async def start(self) -> None:
         self.transport = self.make()
+        self.transport.first_delay, self.transport.longest_delay = 0.02, 0.1
         await self.transport.open()
         self.reading = asyncio.create_task(self._read())
 
@@ -190,9 +193,44 @@ def peer_of(node: Node, *, dials: bool) -> Peer:
     return Peer(node.name, (node.keys.public.decode(),), node.control, node.bulk, dials)
 
 
+def strangers(one: Node, other: Node) -> None:
+    """The two are no neighbours of each other."""
+    for node, away in ((one, other), (other, one)):
+        node.peers = [peer for peer in node.peers if peer.name != away.name]
+
+
 def redirect(node: Node, other: str, **addresses: str) -> None:
     """Let ``node`` reach its peer ``other`` at other addresses, a relay's."""
     node.peers = [replace(peer, **addresses) if peer.name == other else peer for peer in node.peers]
+
+
+class RawMember:
+    """The keys of ``node`` in the hands of someone who says to ``target`` whatever he likes."""
+
+    def __init__(self, node: Node, target: Node) -> None:
+        self._node, self._target = node, target
+
+    async def __aenter__(self) -> "RawMember":
+        self._context = zmq.asyncio.Context()
+        self.dealer = curve_client(self._context, self._node.keys, self._target.keys.public.decode())
+        self.dealer.connect(self._target.control)
+        await self.dealer.poll(flags=zmq.POLLOUT)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.dealer.close(0)
+        self._context.term()
+
+    async def send(self, message: AnyMessage) -> None:
+        await self.dealer.send(envelope(encode(message), bytes(32)))
+
+    async def receive(self) -> AnyMessage:
+        async with asyncio.timeout(PATIENCE):
+            return open_envelope(await self.dealer.recv())[0]
+
+    def hello(self, **changes: Any) -> Hello:
+        fields = {**self._node.gate.greeting(self._target.name), **changes}
+        return Hello(**{"public_key": KeyExchange().public, "bulk_id": b"\x01" * 16, "session": b"12345678", **fields})
 
 
 class running:  # noqa: N801 - used as a function
