@@ -1,5 +1,6 @@
 """The command line: one file a command. Heavy libraries are imported by the command that needs them."""
 
+import functools
 import sys
 from typing import Any, NoReturn
 
@@ -35,6 +36,7 @@ def _root(
     pass
 
 
+@functools.cache
 def command_line() -> typer.Typer:
     """The command line with all its commands."""
     from flop_p2p.cli import compare, data, egress, federation, keygen, local, node, simulate, status, topology
