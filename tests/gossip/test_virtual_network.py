@@ -4,10 +4,11 @@ from random import Random
 
 import numpy as np
 import pytest
-from virtual_network import VirtualNetwork, Weather
+from virtual_network import GOSSIP, VirtualNetwork, Weather
 
 from flop_p2p.config import GossipSettings, TopologySettings
-from flop_p2p.gossip.plan import GossipPlan, Plan, StarPlan
+from flop_p2p.config.topology import Edge, TopologyFile
+from flop_p2p.gossip.plan import GossipPlan, Plan, RevisedPlan, StarPlan
 from flop_p2p.topology import Schedule, build_schedule
 
 WIDTH = 3
@@ -26,28 +27,134 @@ def first_bodies(names: tuple[str, ...], seed: int = 0) -> dict[str, np.ndarray]
     return {name: draw.standard_normal(WIDTH) for name in names}
 
 
-@pytest.mark.parametrize(
-    ("topology", "sites"),
-    [
-        *[("ring", 2), ("ring", 5), ("full", 4), ("path", 4), ("star", 5), ("exponential", 7)],
-        *[("one-peer-exponential", 6), ("base:1", 5), ("base:2", 7), ("epidemic:2", 6)],
-    ],
-)
-@pytest.mark.parametrize("seed", range(3))
-def test_without_losses_it_is_the_product_of_the_mixing_matrices(topology: str, sites: int, seed: int) -> None:
-    rounds = 6
-    schedule = schedule_of(topology, sites, seed)
-    bodies = first_bodies(schedule.sites, seed)
-    network = VirtualNetwork(gossip_plans(schedule), bodies, rounds, seed)
-    network.run(1000)
+def work(name: str, round_index: int) -> np.ndarray:
+    """What a site learns in a round: something of its own."""
+    return np.random.default_rng([round_index, *name.encode()]).standard_normal(WIDTH)
+
+
+def directed_ring(sites: int) -> Schedule:
+    names = tuple(f"site-{i}" for i in range(sites))
+    edges = tuple(Edge(name, names[(i + 1) % sites]) for i, name in enumerate(names))
+    file = TopologyFile(sites=names, edges=edges, directed=True)
+    return build_schedule(TopologySettings(name="one-way.toml"), names, file=file)
+
+
+TOPOLOGIES = [
+    *[("ring", 2), ("ring", 5), ("full", 4), ("path", 4), ("star", 5), ("exponential", 7), ("directed ring", 5)],
+    *[("one-peer-exponential", 6), ("base:1", 5), ("base:2", 7), ("epidemic:2", 6)],
+]
+
+
+def check_equal_to_matrices(network: VirtualNetwork, schedule: Schedule, bodies: dict[str, np.ndarray]) -> None:
+    """The bodies are what the matrix product says, and nothing was lost, sent twice or waited for in vain."""
     expected = np.array([bodies[name] for name in schedule.sites])
-    for round_index in range(rounds):
-        expected = schedule.mixing(round_index) @ expected
+    for round_index in range(network.rounds):
+        expected = schedule.mixing(round_index) @ (expected + [work(name, round_index) for name in schedule.sites])
     reached = np.array([network.sites[name].body for name in schedule.sites])
     np.testing.assert_allclose(reached, expected, rtol=1e-6, atol=1e-9)
     assert all(site.complete for site in network.sites.values())
     assert not network.discarded
     assert network.resent == 0
+    assert not any(site.protocol.absences for site in network.sites.values())
+
+
+@pytest.mark.parametrize(("topology", "sites"), TOPOLOGIES)
+@pytest.mark.parametrize("seed", range(3))
+def test_without_losses_it_is_the_product_of_the_mixing_matrices(topology: str, sites: int, seed: int) -> None:
+    schedule = directed_ring(sites) if topology == "directed ring" else schedule_of(topology, sites, seed)
+    bodies = first_bodies(schedule.sites, seed)
+    network = VirtualNetwork(gossip_plans(schedule), bodies, 6, seed, work=work)
+    network.run(1000)
+    check_equal_to_matrices(network, schedule, bodies)
+
+
+@pytest.mark.parametrize("topology", ["ring", "full", "path", "star", "one-peer-exponential", "base:1", "base:2"])
+@pytest.mark.parametrize("staleness", [0, 1, 2])
+def test_slow_sites_late_starts_and_duplicates_change_nothing(topology: str, staleness: int) -> None:
+    schedule = schedule_of(topology, 8)
+    bodies = first_bodies(schedule.sites)
+    network = VirtualNetwork(
+        gossip_plans(schedule),
+        bodies,
+        10,
+        staleness,
+        gossip=GOSSIP.model_copy(update={"deadline": 60, "staleness": staleness}),
+        weather=Weather(transfer=(0.0, 2.0), duplication=0.3),
+        training={"site-1": 6.0, "site-4": 0.01},
+        starts={"site-3": 15.0},
+        work=work,
+    )
+    network.run(1000)
+    check_equal_to_matrices(network, schedule, bodies)
+
+
+def star_plans(shares: dict[str, float]) -> dict[str, Plan]:
+    return {name: StarPlan("server", shares, name) for name in ("server", *shares)}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_server_reaches_the_weighted_mean_in_every_round(seed: int) -> None:
+    shares = {"ada": 5.0, "bob": 2.0, "cleo": 1.0}
+    bodies = first_bodies(("server", *shares), seed)
+    network = VirtualNetwork(star_plans(shares), bodies, 5, seed, training={"bob": 4.0}, work=work)
+    network.run(1000)
+    total = sum(shares.values())
+    expected = sum(shares[name] * (bodies[name] + work(name, 0)) for name in shares) / total
+    for round_index in range(1, 5):
+        expected = expected + sum(shares[name] * work(name, round_index) for name in shares) / total
+    for site in network.sites.values():
+        np.testing.assert_allclose(site.body, expected, rtol=1e-6)
+        assert site.complete
+    assert not network.discarded
+
+
+@pytest.mark.parametrize("kind", ["ring", "full", "base:1", "one-peer-exponential", "exponential", "server"])
+@pytest.mark.parametrize("pause", [1, 6, 20])
+def test_a_killed_site_comes_back_and_costs_the_others_one_deadline(kind: str, pause: float) -> None:
+    plans = star_plans({f"site-{i}": 1.0 for i in range(4)}) if kind == "server" else gossip_plans(schedule_of(kind, 4))
+    undisturbed = VirtualNetwork(plans, first_bodies(tuple(plans)), 15, 1, linger=10)
+    undisturbed.run(1000)
+    network = VirtualNetwork(plans, first_bodies(tuple(plans)), 15, 1, linger=10)
+    network.at(5, lambda: network.crash("site-1"))
+    network.at(5 + pause, lambda: network.restart("site-1"))
+    network.run(1000)
+    assert all(site.complete for site in network.sites.values())
+    back = network.sites["site-1"]
+    assert len(back.trained) >= 4
+    assert back.protocol.catch_ups == (pause == 20)
+    for name, site in network.sites.items():
+        if name != "site-1":
+            assert site.protocol.catch_ups == 0
+            assert site.seen[2] <= undisturbed.sites[name].seen[2] + min(pause, GOSSIP.deadline) + 4
+
+
+@pytest.mark.parametrize("kind", ["ring", "full", "server"])
+def test_a_site_that_trained_on_alone_does_not_end_the_others_rounds(kind: str) -> None:
+    plans = star_plans({f"site-{i}": 1.0 for i in range(4)}) if kind == "server" else gossip_plans(schedule_of(kind, 4))
+    network = VirtualNetwork(plans, first_bodies(tuple(plans)), 40, 1, training={"site-1": 0.1}, linger=100)
+    for other in plans.keys() - {"site-1"}:
+        network.at(3, lambda other=other: network.cut("site-1", other))
+        network.at(40, lambda other=other: network.mend("site-1", other))
+    network.run(1000)
+    for name, site in network.sites.items():
+        assert site.complete
+        assert site.protocol.catch_ups == 0
+        assert name == "server" or site.trained == list(range(40))
+    assert network.sites["site-1"].seen[2] < 45 < network.sites["site-2"].seen[2]
+
+
+@pytest.mark.parametrize("topology", ["ring", "full", "base:1", "exponential", "epidemic:2"])
+def test_a_site_joins_in_the_round_of_its_revision(topology: str) -> None:
+    before, after = schedule_of(topology, 4), schedule_of(topology, 5)
+    plans: dict[str, Plan] = {
+        name: RevisedPlan([(0, GossipPlan(before, name)), (8, GossipPlan(after, name))]) for name in before.sites
+    }
+    plans["site-4"] = RevisedPlan([(8, GossipPlan(after, "site-4"))])
+    network = VirtualNetwork(plans, first_bodies(after.sites), 15, 1, first_rounds={"site-4": 8}, work=work)
+    network.run(1000)
+    assert all(site.complete for site in network.sites.values())
+    assert network.sites["site-4"].trained == list(range(8, 15))
+    assert not any(site.protocol.absences for site in network.sites.values())
 
 
 def stormy(seed: int) -> VirtualNetwork:
@@ -79,6 +186,7 @@ def stormy(seed: int) -> VirtualNetwork:
         transfer=(0.05, draw.choice([0.3, 3.0, 12.0])),
         loss=draw.choice([0, 0, 0.05, 0.3]),
         duplication=draw.choice([0, 0.2]),
+        overtaking=draw.choice([False, True]),
     )
     network = VirtualNetwork(
         plans,

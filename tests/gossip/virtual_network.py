@@ -36,6 +36,7 @@ class Weather:
     transfer: tuple[float, float] = (0.1, 0.5)  # of a body, more than its latency
     loss: float = 0.0  # of bodies
     duplication: float = 0.0  # of bodies
+    overtaking: bool = False  # a body may come before one that was sent earlier
 
 
 @dataclass
@@ -89,7 +90,7 @@ class Site:
                 assert self.protocol.plan.trains
                 assert not self.trained or round_index > self.trained[-1], "a round was trained twice"
                 self.trained.append(round_index)
-                network.later(network.training_time(self.name), self, lambda: self.happens(self.protocol.trained))
+                network.later(network.training_time(self.name), self, lambda: self.train(round_index))
             case Publish(round_index, receivers):
                 assert self.outgoing is None or round_index > self.outgoing[0] or not self.trained
                 assert list(receivers) == sorted(receivers)
@@ -114,6 +115,10 @@ class Site:
                 assert self.complete is None
                 self.complete = complete
                 network.finished(self)
+
+    def train(self, round_index: int) -> None:
+        self.body = self.body + self.network.work(self.name, round_index)
+        self.happens(self.protocol.trained)
 
     def ring(self, timer: str, token: int) -> None:
         if self.timers.get(timer) == token:
@@ -175,6 +180,9 @@ class VirtualNetwork:
         bodies: the first body of each site.
         training: seconds that a site trains in a round.
         starts: when a site is first started, 0 if it is not named.
+        first_rounds: of sites that join with a later revision.
+        linger: seconds that a site that has finished still answers.
+        work: what training a round adds to a site's body; nothing by default.
     """
 
     def __init__(
@@ -190,6 +198,7 @@ class VirtualNetwork:
         starts: Mapping[str, float] | None = None,
         first_rounds: Mapping[str, int] | None = None,
         linger: float = 0.0,
+        work: Callable[[str, int], np.ndarray] | None = None,
     ) -> None:
         self.plans = dict(plans)
         self.rounds = rounds
@@ -207,17 +216,22 @@ class VirtualNetwork:
         self._training = dict(training or {})
         self._first_rounds = dict(first_rounds or {})
         self._linger = linger
+        self._work = work
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._links: dict[frozenset[str], int | None] = {}  # number of the connection; None where there is none
         self._cut: set[frozenset[str]] = set()
+        self._arrivals: dict[tuple[int, str], float] = {}  # of the latest body on a link
         for name, plan in self.plans.items():
-            for other in plan.neighbours(0):
+            for other in (*plan.neighbours(0), *plan.neighbours(rounds - 1)):
                 self._links[frozenset((name, other))] = None
         for name in self.plans:
             self.at((starts or {}).get(name, 0.0), lambda name=name: self.boot(name))
 
     def training_time(self, name: str) -> float:
         return self._training.get(name, 1.0) * self.random.uniform(0.9, 1.1)
+
+    def work(self, name: str, round_index: int) -> np.ndarray | float:
+        return self._work(name, round_index) if self._work is not None else 0.0
 
     def at(self, when: float, what: Callable[[], None]) -> None:
         heapq.heappush(self._queue, (when, next(self.tokens), what))
@@ -380,10 +394,12 @@ class VirtualNetwork:
             return
         copies = 1 + (self.random.random() < self.weather.duplication)
         for _ in range(copies):
-            delay = self._delay() + self.random.uniform(*self.weather.transfer)
+            when = self.now + self._delay() + self.random.uniform(*self.weather.transfer)
+            if not self.weather.overtaking:
+                when = self._arrivals[link, receiver] = max(when, self._arrivals.get((link, receiver), 0.0))
 
             def arrive() -> None:
                 if self._links[pair] == link:
                     site.receive(sender.name, round_index, body)
 
-            self.later(delay, site, arrive)
+            self.later(when - self.now, site, arrive)
