@@ -20,7 +20,7 @@ ROUNDS = 20  # enough for the others to be still at it when the killed one is ba
 
 def test_a_killed_node_is_missed_on_time_and_comes_back(daemons: Callable[..., Any], tmp_path: Any) -> None:
     federation = daemons({"training.rounds": ROUNDS, "training.local_steps": 100, "gossip.deadline": 2.0})
-    federation.start(nice=10)  # so that the one that comes back is there before the others are through
+    federation.start(prefix=("nice",))  # so that the one that comes back is there before the others are through
     federation.wait_until(KILLED, lambda status: status["round"] == 3 and status["phase"] == "training")
     federation.send(KILLED, signal.SIGKILL)
     killed = time.monotonic()
