@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from flop_p2p.config.federation import SiteName
 from flop_p2p.errors import EgressError
 from flop_p2p.wire.messages import KINDS, MAX_CONTROL_BYTES
 
@@ -19,6 +20,8 @@ MAX_PAYLOAD = dict.fromkeys(KINDS, SMALL_MESSAGE) | {
 }
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Kind = Annotated[str, Field(pattern=r"^[a-z]{1,20}$")]  # of what shape; `objection` knows which ones there are
+Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00$")]
 
 
 class Line(BaseModel):
@@ -40,11 +43,11 @@ class EgressLine(Line):
     """
 
     number: int
-    time: str
-    sender: str
-    receiver: str
+    time: Time
+    sender: SiteName
+    receiver: SiteName
     round: int
-    kind: str
+    kind: Kind
     schema_hash: Hash | None = Field(alias="schema")
     size: int = Field(alias="bytes")
     sha256: Hash
@@ -54,11 +57,11 @@ class EgressLine(Line):
 class ReceiptLine(Line):
     """One message that a neighbour sent: ``chain`` is the hash of the line in the neighbour's log."""
 
-    time: str
-    sender: str
-    receiver: str
+    time: Time
+    sender: SiteName
+    receiver: SiteName
     round: int
-    kind: str
+    kind: Kind
     chain: Hash
 
 

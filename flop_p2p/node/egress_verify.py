@@ -127,7 +127,7 @@ def _read_once(
 def _objection(line: EgressLine, name: str, schema: SharedSchema | None) -> str | None:
     """Why such a message should not have left; None if it may."""
     if line.sender != name:
-        return f"a message of {line.sender!a:.80} in the log of {name}"
+        return f"a message of {line.sender} in the log of {name}"
     if reason := objection(line.kind, line.size, schema.body.parameters if schema else None):
         return reason
     expected = schema.body.sha256 if schema and line.kind == "body" else None
@@ -140,7 +140,7 @@ def _contradiction(line: EgressLine, receipt: Receipt) -> str | None:
     """What is told otherwise by a receipt for this very line."""
     if (line.receiver, line.kind, line.round) == (receipt.receiver, receipt.kind, receipt.round):
         return None
-    return f"a {line.kind} of round {line.round} for {line.receiver!a:.80}, but {receipt}"
+    return f"a {line.kind} of round {line.round} for {line.receiver}, but {receipt}"
 
 
 def _chain_result(folder: Path, log: _Log) -> str:
