@@ -183,7 +183,7 @@ def fingerprint_of(federation: FederationSettings) -> str:
 
 def _summary(federation: FederationSettings) -> str:
     topology = "star" if federation.method == "flop" else federation.topology.name
-    since = f" (holds from round {federation.from_round})" if federation.revision > 1 else ""
+    since = f" (holds from round {federation.from_round + 1})" if federation.revision > 1 else ""
     labels = f"{federation.samples.task} with {len(federation.samples.class_names)} classes"
     return (
         f"{federation.name}, revision {federation.revision}{since}: "

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MEMBER = "PUBLIC[@tcp://HOST:PORT[,tcp://HOST:PORT]]"
 MEMBER_HELP = "its public.toml, and its addresses for messages and for bodies; none if it only dials out"
 
-FROM_ROUND = typer.Option(metavar="ROUND", min=1, help="first round, counted from 0, in which it holds")
+FROM_ROUND = typer.Option(metavar="ROUND", min=2, help="first round in which it holds, as `flop-p2p status` counts")
 OUT = typer.Option(metavar="NEXT", help="file to write the next revision to")
 
 Before = Annotated[Path, typer.Argument(metavar="FILE", help="federation.toml, or its latest revision")]
@@ -137,7 +137,7 @@ def adopt(
     stored = store_revision(settings.state, after)
     _print(
         changes(latest, after),
-        f"adopted as {stored}; the node takes it up by itself, and it holds from round {after.from_round}",
+        f"adopted as {stored}; the node takes it up by itself",
     )
 
 
@@ -174,7 +174,7 @@ def _propose(
     from flop_p2p.identity.revisions import changes, propose
     from flop_p2p.identity.signatures import missing_signatures
 
-    after = propose(before, members, from_round, _topology(before, topology))
+    after = propose(before, members, from_round - 1, _topology(before, topology))
     write_federation(out, after)
     missing = ", ".join(missing_signatures(after, before))
     _print(changes(before, after), f"written to {out}; to be signed by: {missing}")

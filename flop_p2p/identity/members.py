@@ -230,15 +230,14 @@ def _check_revision(federation: FederationSettings) -> str:
     first = federation.revision == 1
     if first != (federation.previous is None) or first != (federation.from_round == 0):
         raise FederationError(
-            "revision 1 has no `previous` and holds from round 0, a later one has `previous` and holds from a later "
-            "round; `flop-p2p federation add-member` writes both"
+            "revision 1 has no `previous` and no `from_round`, a later one has both; "
+            "`flop-p2p federation add-member` writes them"
         )
     if federation.from_round >= federation.training.rounds:
         raise FederationError(
-            f"it holds from round {federation.from_round}, but there are {federation.training.rounds} rounds, "
-            "counted from 0"
+            f"it would hold from round {federation.from_round + 1}, but there are {federation.training.rounds} rounds"
         )
-    return f"{federation.revision}, holds from round {federation.from_round}"
+    return f"{federation.revision}, holds from round {federation.from_round + 1}"
 
 
 def _check_signatures(federation: FederationSettings) -> str:

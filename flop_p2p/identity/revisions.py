@@ -75,7 +75,7 @@ def propose(
     """The next revision, not signed yet.
 
     Args:
-        from_round: first round, counted from 0, in which it holds.
+        from_round: first round in which it holds, counted from 0 (messages for people count from 1).
         topology: the new one, where the present one does not go with the new members.
 
     Raises:
@@ -139,6 +139,8 @@ def changes(before: FederationSettings, after: FederationSettings) -> list[str]:
             lines += [f"member {name} has another {key}" for key in old if old[key] != new[key]]
     if (before.topology, before.graph) != (after.topology, after.graph):
         lines.append(f"the topology was {before.topology.name} and becomes {after.topology.name}")
+    if after.revision > before.revision:
+        lines.append(f"it holds from round {after.from_round + 1}")
     return lines
 
 
@@ -164,7 +166,8 @@ def _check_succession(before: FederationSettings, after: FederationSettings) -> 
         )
     if after.from_round <= before.from_round:
         raise FederationError(
-            f"{_named(after)} must hold from a later round than {before.from_round}, not from {after.from_round}"
+            f"{_named(after)} holds from round {after.from_round + 1}, "
+            f"which must be later than {before.from_round + 1} of the one before"
         )
     unchanged = after.model_copy(update={key: getattr(before, key) for key in CHANGING})
     if changed := first_difference(before, unchanged):

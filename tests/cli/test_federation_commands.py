@@ -332,9 +332,10 @@ def test_a_fifth_hospital_joins(file: Path, done: Callable[..., str], refused: C
     done("federation", "check", "next.toml")
     out = done(*adopt)
     assert "north/state/revisions/2.toml" in out
-    assert "holds from round 5" in out
+    assert "it holds from round 5\n" in out
     (adopted,) = adopted_revisions(north / "state")
     assert adopted == load_federation(Path("next.toml"))
+    assert adopted.from_round == 4, "counted from 0 in the file"
     assert load_federation(north / "federation.toml") == load_federation(file), "the first file stays as it is"
     assert "the one that this site holds already" in done(*adopt)
 
@@ -412,8 +413,8 @@ def test_proposals_overwrite_nothing_and_are_checked(
     command = ("federation", "remove-member", file, "west", "--from-round")
     assert "exists already" in refused(11, *command, "3", "--out", "next.toml")
     assert Path("next.toml").read_bytes() == before
-    assert "there are 20 rounds" in refused(11, *command, "20", "--out", "other.toml")
-    assert "Invalid value for '--from-round'" in refused(2, *command, "0", "--out", "other.toml")
+    assert "there are 20 rounds" in refused(11, *command, "21", "--out", "other.toml")
+    assert "Invalid value for '--from-round'" in refused(2, *command, "1", "--out", "other.toml")
     lonely = ("federation", "add-member", file, "keys/fifth/public.toml", "--from-round", "3", "--out", "other.toml")
     done(*lonely)
     assert "does not exist for 5 sites" in refused(11, *lonely[:-1], "third.toml", "--topology", "hypercube")

@@ -153,7 +153,7 @@ WRONG = {
     "after the last round": (
         of(*EVERYONE, **{**SECOND, "from_round": 20}),
         "revision",
-        "holds from round 20, but there are 20 rounds",
+        "would hold from round 21, but there are 20 rounds",
     ),
     "unsigned": (of(*EVERYONE, **SECOND), "signatures", "revision 2 is not signed by east, north, süd, west"),
 }

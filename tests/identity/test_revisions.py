@@ -93,7 +93,7 @@ def test_what_cannot_be_proposed(first: FederationSettings, member: MakeMember) 
             change()
     with pytest.raises(FederationError, match="has these keys already"):
         with_keys(first, public(member("east")))
-    with pytest.raises(FederationError, match="holds from round 20, but there are 20 rounds"):
+    with pytest.raises(FederationError, match="would hold from round 21, but there are 20 rounds"):
         propose(first, with_member(first, member("fifth")), 20)
     with pytest.raises(FederationError, match="revision 1 has no `previous`"):
         propose(first, with_member(first, member("fifth")), 0)
@@ -119,7 +119,7 @@ def test_a_topology_with_names_must_change_too(federation: Make, member: MakeMem
     longer = TopologyFile(sites=(*sites, "fifth"), edges=(*path, Edge("west", "fifth")))
     after = propose(before, members, 5, (TopologySettings(name="new.toml"), longer))
     assert after.graph == longer
-    assert changes(before, after)[-1] == "the topology was net.toml and becomes new.toml"
+    assert changes(before, after)[-2] == "the topology was net.toml and becomes new.toml"
     assert propose(before, members, 5, (TopologySettings(name="ring"), None)).graph is None
 
 
@@ -149,6 +149,7 @@ def test_changes_are_told_in_words(first: FederationSettings, member: MakeMember
         "member north has another control",
         "member süd leaves",
         "the topology was ring and becomes full",
+        "it holds from round 6",
     ]
 
 
@@ -268,7 +269,7 @@ def test_only_the_next_revision_follows(
 def test_a_revision_holds_later_than_the_one_before(
     first: FederationSettings, grown: FederationSettings, member: MakeMember
 ) -> None:
-    with pytest.raises(FederationError, match="must hold from a later round than 5, not from 5"):
+    with pytest.raises(FederationError, match="holds from round 6, which must be later than 6"):
         propose(grown, with_member(grown, member("sixth")), 5)
 
 
