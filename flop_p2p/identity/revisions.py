@@ -146,7 +146,7 @@ def changes(before: FederationSettings, after: FederationSettings) -> list[str]:
 
 def _described(member: Member) -> str:
     public = PublicKeys(name=member.name, curve_key=member.curve_key, signing_key=member.signing_key)
-    return f"{member.control or 'only dials out'}, fingerprint of its keys {public.fingerprint}"
+    return f"{member.control or 'only dials out'}, fingerprint of its keys: {public.fingerprint}"
 
 
 def _changed(before: FederationSettings, values: dict[str, Any], topology: Topology | None) -> FederationSettings:

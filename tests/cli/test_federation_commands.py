@@ -1,6 +1,7 @@
 """`flop-p2p keygen` and `flop-p2p federation`, from the keys of four hospitals to the fifth one's adoption."""
 
 import re
+import shlex
 import stat
 import sys
 from collections.abc import Callable
@@ -319,7 +320,7 @@ def site_of(name: str) -> Path:
 def test_a_fifth_hospital_joins(file: Path, done: Callable[..., str], refused: Callable[..., str]) -> None:
     out = propose_fifth(done)
     fingerprint = load_public(Path("keys/fifth/public.toml")).fingerprint
-    assert f"member fifth is new: tcp://fifth.example:5700, fingerprint of its keys {fingerprint}" in out
+    assert f"member fifth is new: tcp://fifth.example:5700, fingerprint of its keys: {fingerprint}" in out
     assert "to be signed by: east, fifth, north, south, west" in out
     north = site_of("north")
     adopt = ("federation", "adopt", north / "site.toml", "next.toml")
@@ -418,3 +419,39 @@ def test_proposals_overwrite_nothing_and_are_checked(
     lonely = ("federation", "add-member", file, "keys/fifth/public.toml", "--from-round", "3", "--out", "other.toml")
     done(*lonely)
     assert "does not exist for 5 sites" in refused(11, *lonely[:-1], "third.toml", "--topology", "hypercube")
+
+
+# The page about it
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "federation.md"
+FINGERPRINT = re.compile(r"\b([a-z2-7]{4} ){7}[a-z2-7]{4}\b")
+
+
+def lines_of(text: str) -> set[str]:
+    """Lines without what differs from run to run and from width to width."""
+    return {" ".join(FINGERPRINT.sub("(fingerprint)", line).replace("─", "").split()) for line in text.splitlines()}
+
+
+def test_the_procedures_of_the_page_run_and_print_what_it_says(done: Callable[..., str]) -> None:
+    """Every command of the page in its order, but those of a running node, and every line of output that it shows."""
+    printed, told, ran = "", set(), 0
+    for block in re.findall(r"^```\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S):
+        commands = [shlex.split(line) for line in block.replace("\\\n", " ").splitlines()]
+        if not block.startswith(("flop-p2p", "cp ")):
+            told |= lines_of(block)
+            continue
+        for program, *arguments in commands:
+            if program == "cp":
+                Path(arguments[1]).write_bytes(Path(arguments[0]).read_bytes())
+            elif arguments[0] in ("keygen", "federation"):
+                printed += done(*arguments)
+                ran += 1
+            if arguments[:2] == ["federation", "init"]:
+                for name in SITES:
+                    (Path(name) / "federation.toml").write_bytes(Path("federation.toml").read_bytes())
+                    (Path(name) / "site.toml").write_text(f'name = "{name}"\n[data]\nsource = "digits"\n')
+    assert ran > 30
+    assert told - lines_of(printed) == set()
+    assert [each.revision for each in adopted_revisions(Path("north/state"))] == [2, 3, 4]
+    assert load_federation(Path("revision-4.toml")).names == ("east", "fifth", "north", "south")

@@ -16,6 +16,7 @@ from flop_p2p.config import (
     TrainingSettings,
 )
 from flop_p2p.errors import FederationError, IdentityError
+from flop_p2p.gossip.plan import build_plan
 from flop_p2p.identity.keys import Keys, generate, load_keys
 from flop_p2p.identity.members import check_federation, exchanging_pairs, inspect_federation, own_member
 
@@ -213,6 +214,21 @@ def test_pairs_of_all_rounds(federation: Make, member: MakeMember) -> None:
 def test_a_round_of_many_counts(federation: Make) -> None:
     pairs = exchanging_pairs(federation(**FINITE_TIME))
     assert len(pairs) == 4, "two pairs in each of two rounds"
+
+
+@pytest.mark.parametrize(
+    "name", ["ring", "path", "base:1", "one-peer-exponential", "exponential", "epidemic:1", "star"]
+)
+@pytest.mark.parametrize("method", ["p2p-flop", "flop"])
+def test_pairs_are_the_neighbours_of_the_plan(federation: Make, member: MakeMember, name: str, method: str) -> None:
+    hub = (member("hub", role="server"),) if method == "flop" else ()
+    settings = federation(members=(*federation().members, *hub), topology=TopologySettings(name=name), method=method)
+    planned = {
+        (min(site, other), max(site, other))
+        for site in settings.names
+        for other in build_plan(settings, site).neighbours(0)
+    }
+    assert exchanging_pairs(settings) == planned
 
 
 # Whose keys

@@ -145,7 +145,7 @@ def test_changes_are_told_in_words(first: FederationSettings, member: MakeMember
     assert changes(first, after) == [
         "member east has another curve_key",
         "member east has another signing_key",
-        f"member fifth is new: only dials out, fingerprint of its keys {public(member('fifth')).fingerprint}",
+        f"member fifth is new: only dials out, fingerprint of its keys: {public(member('fifth')).fingerprint}",
         "member north has another control",
         "member süd leaves",
         "the topology was ring and becomes full",
