@@ -62,6 +62,8 @@ class Phases:
         match self.phase:
             case "starting":
                 return tuple(name for name in self._view.names if not self._is_ready(name))
+            case "collecting" if self.plan.trains and not self._outbox.runs("deadline"):
+                return tuple(name for name in self._view.names if not self._view.neighbours[name].gone)
             case "collecting":
                 return self._view.missing()
             case "catching-up":
@@ -156,16 +158,18 @@ class Phases:
 
     def _collect(self) -> None:
         """Mix as soon as nothing is to be waited for."""
-        if not self.plan.trains and not self._outbox.runs("deadline"):
+        if not self.plan.trains:
             self._wait_for_first_body()
-        elif not self.waiting_for or (self._overtime and not self._view.reachable(self.waiting_for)):
+        elif not self._view.nobody():
+            self._set_deadline()  # it runs, unless an isolated node has been waiting for anyone to come back
+        missing = self._view.missing()
+        if self._outbox.runs("deadline") and (not missing or (self._overtime and not self._view.reachable(missing))):
             self._end_collecting()
 
     def _wait_for_first_body(self) -> None:
         """A server's deadline begins with the first body of the round. It goes where most of its sites have gone."""
         if self._view.any_here() or self._view.all_gone():
             self._set_deadline()
-            self._collect()
         elif bodies := self._view.within_reach(self._view.round_index):
             self.catch_ups += 1
             self._advance(max(bodies.values()))

@@ -67,11 +67,9 @@ class RoundProtocol(Phases):
         """A neighbour greeted: it is in ``round_index`` and has our body of round ``have`` (-1: none)."""
         neighbour = self._view.neighbours[name]
         neighbour.greets(min(round_index, self._rounds), have, finished)
-        neighbour.promised = round_index - 1 > max(self.round_index, self.have(name))
+        neighbour.promised = round_index - 1 > self.round_index
         if (self._running or self.phase == "done") and self._view.lacks(name, round_index, have):
             self._outbox.add(Resend(name))
-        if self.phase == "collecting" and self.plan.trains and name in self._view.names:
-            self._set_deadline()  # it runs, unless the node was waiting without end for anyone to come back
         return self._next()
 
     def lost(self, name: str) -> list[Action]:

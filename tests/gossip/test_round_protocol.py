@@ -515,6 +515,37 @@ def test_who_is_lost_while_being_waited_for_ends_the_catching_up() -> None:
     assert protocol.lost("c") == [CancelTimer("deadline"), Publish(2, ()), DEADLINE]
 
 
+EIGHT = ("a", "b", "c", "d", "e", "f", "g", "h")  # one-peer: a receives from b, c, e in turn, and sends to h, g, e
+
+
+def test_whoever_greets_from_far_ahead_is_going_to_send_its_body() -> None:
+    protocol = node(mesh(*EIGHT, topology="one-peer-exponential"), round_index=2)
+    protocol.start()
+    for name in ("b", "c", "e", "g", "h"):
+        protocol.connected(name, 10, -1, False)
+    assert (protocol.phase, protocol.waiting_for) == ("catching-up", ("b", "c", "e", "g", "h"))
+    protocol.body_arrived("g", 9)
+    protocol.lost("h")
+    assert protocol.waiting_for == ("b", "c", "e")
+
+
+def test_whoever_tells_of_being_far_ahead_sends_its_body_in_its_turn() -> None:
+    """Those in round 10 or that were in round 9: it is b's turn in round 9, and c's in round 10."""
+    protocol = started(mesh(*EIGHT, topology="one-peer-exponential"), round_index=2)
+    for name in ("b", "c", "e", "g", "h"):
+        protocol.progress(name, 10)
+    protocol.trained()
+    assert (protocol.phase, protocol.waiting_for) == ("catching-up", ("b", "c"))
+
+
+def test_whoever_greets_one_round_ahead_may_have_no_later_body_to_send() -> None:
+    protocol = node(mesh(*EIGHT, topology="one-peer-exponential"), settings={"staleness": 0}, round_index=2)
+    protocol.start()
+    for name in ("b", "c", "e", "g", "h"):
+        protocol.connected(name, 3, -1, False)
+    assert (protocol.phase, protocol.waiting_for) == ("catching-up", ("b",)), "only b sends in round 3"
+
+
 def test_collecting_may_end_in_catching_up() -> None:
     protocol = collecting(round_index=2)
     protocol.progress("c", 5)
@@ -604,7 +635,20 @@ def test_an_isolated_node_waits_for_those_that_only_stopped() -> None:
     protocol.trained()
     protocol.left("b", 0, True)
     assert protocol.left("c", 0, False) == [CancelTimer("deadline")]
-    assert protocol.phase == "collecting"
+    assert (protocol.phase, protocol.waiting_for) == ("collecting", ("c",))
+    assert only(Mix, protocol.left("c", 0, True)).absent == ("b", "c")
+
+
+def test_an_isolated_node_may_be_given_another_neighbour() -> None:
+    protocol = started(mesh("a", "b"), settings={"isolated": "wait"}, round_index=1)
+    protocol.connected("c", 1, -1, False)
+    protocol.lost("b")
+    protocol.trained()
+    protocol.timer("deadline")
+    assert protocol.waiting_for == ("b",)
+    protocol.plan = mesh()
+    assert protocol.progress("c", 1) == [DEADLINE]
+    assert mixed_names(protocol.body_arrived("c", 1) + protocol.timer("deadline")) == [("c", 1)]
 
 
 # Stopping
@@ -850,6 +894,13 @@ def test_events_of_the_network_before_the_start_are_kept() -> None:
     assert protocol.connected("b", 0, -1, False) == protocol.connected("c", 0, -1, False) == []
     assert protocol.body_arrived("b", 0) == []
     assert protocol.start() == [SetTimer("start", 30), CancelTimer("start"), Train(0)]
+
+
+def test_rounds_start_once() -> None:
+    protocol = node()
+    protocol.start()
+    with pytest.raises(NodeError, match="starting"):
+        protocol.start()
 
 
 @pytest.mark.parametrize("wrong", ["start", "trained", "mixed"])

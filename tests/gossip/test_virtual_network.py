@@ -143,35 +143,42 @@ def test_a_site_that_trained_on_alone_does_not_end_the_others_rounds(kind: str) 
     assert network.sites["site-1"].seen[2] < 45 < network.sites["site-2"].seen[2]
 
 
+def growing_plans(topology: str, sites: int, first_round: int) -> dict[str, Plan]:
+    """Plans of so many sites, and of one more from ``first_round`` on."""
+    before, after = schedule_of(topology, sites), schedule_of(topology, sites + 1)
+    parts = {name: (first_round, GossipPlan(after, name)) for name in after.sites}
+    plans: dict[str, Plan] = {name: RevisedPlan([(0, GossipPlan(before, name)), parts[name]]) for name in before.sites}
+    return plans | {after.sites[-1]: RevisedPlan([parts[after.sites[-1]]])}
+
+
 @pytest.mark.parametrize("topology", ["ring", "full", "base:1", "exponential", "epidemic:2"])
-def test_a_site_joins_in_the_round_of_its_revision(topology: str) -> None:
-    before, after = schedule_of(topology, 4), schedule_of(topology, 5)
-    plans: dict[str, Plan] = {
-        name: RevisedPlan([(0, GossipPlan(before, name)), (8, GossipPlan(after, name))]) for name in before.sites
-    }
-    plans["site-4"] = RevisedPlan([(8, GossipPlan(after, "site-4"))])
-    network = VirtualNetwork(plans, first_bodies(after.sites), 15, 1, first_rounds={"site-4": 8}, work=work)
+@pytest.mark.parametrize("first_round", [1, 8])
+def test_a_site_joins_in_the_round_of_its_revision(topology: str, first_round: int) -> None:
+    plans = growing_plans(topology, 4, first_round)
+    network = VirtualNetwork(plans, first_bodies(tuple(plans)), 15, 1, first_rounds={"site-4": first_round})
     network.run(1000)
     assert all(site.complete for site in network.sites.values())
-    assert network.sites["site-4"].trained == list(range(8, 15))
+    assert network.sites["site-4"].trained == list(range(first_round, 15))
     assert not any(site.protocol.absences for site in network.sites.values())
+
+
+KINDS = ["ring", "full", "one-peer-exponential", "base:1", "exponential", "epidemic:1", "path"]
 
 
 def stormy(seed: int) -> VirtualNetwork:
     """A network whose topology, settings, weather and misfortunes are all drawn from ``seed``."""
     draw = Random(seed)
     count, rounds = draw.randint(2, 6), draw.randint(3, 10)
-    kind = draw.choice(
-        ["ring", "full", "one-peer-exponential", "base:1", "exponential", "epidemic:1", "path", "server"]
-    )
-    schedule = schedule_of("ring" if kind == "server" else kind, count, seed)
-    names: tuple[str, ...] = schedule.sites
-    plans = gossip_plans(schedule)
+    kind = draw.choice([*KINDS, "server"])
+    first_rounds = {}
     if kind == "server":
-        names = (*names, "server")
-        plans = {
-            name: StarPlan("server", {site: draw.randint(1, 9) for site in schedule.sites}, name) for name in names
-        }
+        plans = star_plans({f"site-{number}": float(draw.randint(1, 9)) for number in range(count)})
+    elif draw.random() < 0.25:
+        first_rounds[f"site-{count}"] = draw.randint(1, rounds - 1)
+        plans = growing_plans("ring" if count < 3 else kind, count, first_rounds[f"site-{count}"])
+    else:
+        plans = gossip_plans(schedule_of(kind, count, seed))
+    names = tuple(plans)
     gossip = GossipSettings(
         deadline=draw.choice([3, 10]),
         staleness=draw.choice([0, 1, 1, 2]),
@@ -197,6 +204,7 @@ def stormy(seed: int) -> VirtualNetwork:
         weather=weather,
         training={name: draw.uniform(0.3, 2) * (slow if draw.random() < 0.2 else 1) for name in names},
         starts={name: draw.uniform(0, 40) for name in names if draw.random() < 0.2},
+        first_rounds=first_rounds,
         linger=draw.choice([0, 10]),
     )
     for _ in range(draw.randint(0, 6)):
@@ -224,7 +232,7 @@ def check_alive(network: VirtualNetwork) -> None:
     running = {name for name, site in network.sites.items() if site.running}
     for name in sorted(running):
         site = network.sites[name]
-        near = [other for other in running if other in site.protocol.plan.neighbours(0)]
+        near = [other for other in running if network.are_neighbours(name, other)]
         waits = network.gossip.isolated == "wait" or site.protocol.phase == "starting" or name == "server"
         assert waits, f"{name} did not finish: round {site.protocol.round_index}, phase {site.protocol.phase}"
         assert not near, (

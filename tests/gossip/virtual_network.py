@@ -324,6 +324,11 @@ class VirtualNetwork:
     def other(pair: frozenset[str], name: str) -> str:
         return next(iter(pair - {name}))
 
+    def are_neighbours(self, one: str, other: str) -> bool:
+        """Whether each is the other's neighbour in the round that it is in."""
+        a, b = self.sites[one].protocol, self.sites[other].protocol
+        return other in a.plan.neighbours(a.round_index) and one in b.plan.neighbours(b.round_index)
+
     def cut(self, one: str, other: str) -> None:
         """Cut a link; both sides notice after a while."""
         pair = frozenset((one, other))
