@@ -93,7 +93,7 @@ class Acceptor:
         exchange = KeyExchange()
         answer = welcome(self._hub, link.name, exchange, session=hello.session)
         if not hello.probe:
-            self._pending[link.name] = Pending(make_session(self._hub, link.name, exchange, hello), way)
+            self._pending[link.name] = Pending(make_session(self._hub, link.name, exchange, hello, hello), way)
         self._post(link, route, answer)
 
     def _taken(self, bulk: Route, name: str) -> bool:

@@ -173,7 +173,11 @@ class Transport(Protocol):
         """Replace the neighbours, their keys and addresses; links of those that did not change stay as they are."""
 
     async def goodbye(self, last_round: int, finished: bool) -> None:
-        """Tell every connected neighbour that this node leaves, after what is queued for it was sent."""
+        """Tell every connected neighbour that this node leaves, after what is queued for it was sent.
+
+        Raises:
+            EgressError: the egress log cannot be written; nothing was said.
+        """
 
     async def close(self) -> None:
         """Close all sockets; nothing is received any more."""

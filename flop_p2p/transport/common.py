@@ -104,6 +104,7 @@ class CommonTransport(Transport, ABC):
 
     async def goodbye(self, last_round: int, finished: bool) -> None:
         """See `Transport.goodbye`; waits at most `GOODBYE_TIMEOUT`."""
+        self._hub.check()
         self._hub.leaving = True
         clock = asyncio.get_running_loop().time
         give_up = clock() + GOODBYE_TIMEOUT

@@ -73,11 +73,11 @@ class Conversation:
     def _greet(self) -> None:
         if self._exchange is not None:
             return
-        self._exchange, self._session = KeyExchange(), secrets.token_bytes(SESSION_BYTES)
-        greeting = hello(self._hub, self._link.name, self._exchange, bulk_id=self._bulk_id, session=self._session)
+        self._exchange, session = KeyExchange(), secrets.token_bytes(SESSION_BYTES)
+        self._hello = hello(self._hub, self._link.name, self._exchange, bulk_id=self._bulk_id, session=session)
         late = LinkError(f"no answer to the greeting in {GREETING_TIMEOUT:g} s")
         self._deadline = asyncio.get_running_loop().call_later(GREETING_TIMEOUT, self.fail, late)
-        self._post(greeting)
+        self._post(self._hello)
 
     def _message(self, message: AnyMessage) -> None:
         if isinstance(message, Welcome):
@@ -93,14 +93,14 @@ class Conversation:
     def _welcomed(self, message: Welcome) -> None:
         exchange, self._exchange = self._exchange, None
         self._stop_waiting()
-        if exchange is None or message.session != self._session:
+        if exchange is None or message.session != self._hello.session:
             raise WireError("a welcome that answers no hello")
         reason = refusal(self._hub, self._link.name, message)
         if reason is not None:
             self._post(Refuse(reason=reason))
             self.fail(RefusedError(reason))
             return
-        session = make_session(self._hub, self._link.name, exchange, message)
+        session = make_session(self._hub, self._link.name, exchange, message, self._hello)
         self._post(Ready(session=message.session))
         self._link.establish(session, self._way, ended=self._ended, renew=self._greet)
 

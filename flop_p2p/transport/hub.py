@@ -69,14 +69,22 @@ class Hub:
             self._error = error
             self._events.put_nowait(error)
 
+    def check(self) -> None:
+        """May anything still be sent?
+
+        Raises:
+            EgressError: no, for something failed.
+        """
+        if self._error is not None:
+            raise EgressError(f"nothing is sent any more after an error: {self._error}")
+
     def record(self, receiver: str, kind: str, round_index: int, size: int, sha256: bytes) -> bytes:
         """Write the egress line of what is about to leave; its hash travels with it.
 
         Raises:
             EgressError: now or earlier a line could not be written.
         """
-        if self._error is not None:
-            raise EgressError(f"nothing is sent after an error: {self._error}")
+        self.check()
         try:
             return self._egress.record(receiver, kind, round_index, size, sha256)
         except EgressError as error:

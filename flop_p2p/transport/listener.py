@@ -17,7 +17,6 @@ from flop_p2p.transport.routes import SocketRoute
 from flop_p2p.transport.sockets import bind, bulk_server, curve_server
 from flop_p2p.wire import MAX_HEADER_BYTES
 
-SETTLE = 0.05  # seconds from a disconnection until the socket knows which one it was
 PAUSE = 0.5  # seconds between looks at who is gone, however many strangers come and go
 
 
@@ -28,27 +27,22 @@ class Listener:
         strange_frames: frames on the bulk socket from nobody who was greeted, dropped.
     """
 
-    def __init__(
-        self,
-        hub: Hub,
-        links: Mapping[str, Link],
-        authenticator: MemberAuthenticator,
-        context: zmq.asyncio.Context,
-        keys: TransportKeys,
-    ) -> None:
+    def __init__(self, hub: Hub, links: Mapping[str, Link], context: zmq.asyncio.Context, keys: TransportKeys) -> None:
         self.strange_frames = 0
-        self._hub, self._links, self._authenticator = hub, links, authenticator
+        self._hub, self._links = hub, links
+        self._authenticator = MemberAuthenticator(context, links)
         self._control = curve_server(context, keys)
         self._bulk = bulk = bulk_server(context) if hub.gossip.bulk == "sealed" else None
         self._monitor = Monitor(self._control)
         self._acceptor = Acceptor(hub, links, None if bulk is None else lambda bulk_id: SocketRoute(bulk, (bulk_id,)))
 
     def open(self, listen: str, bulk_listen: str | None) -> None:
-        """Bind and begin to read.
+        """Bind, with the authenticator in place, and begin to read.
 
         Raises:
             TransportError: an address cannot be used.
         """
+        self._authenticator.start()
         if self._bulk is not None:
             if bulk_listen is None:
                 raise TransportError('no address to listen at for bodies; give bulk_listen, or gossip.bulk = "curve"')
@@ -60,6 +54,7 @@ class Listener:
 
     def close(self) -> None:
         """Close the sockets."""
+        self._authenticator.stop()
         self._monitor.close()
         self._control.close()
         if self._bulk is not None:
@@ -76,8 +71,7 @@ class Listener:
     def _sender(self, parts: list[zmq.Frame]) -> Link | None:
         """The neighbour whose key ZAP authenticated; None where it is no neighbour any more."""
         key = parts[0].get("User-Id") if parts else None
-        name = self._authenticator.member(key) if isinstance(key, str) else None
-        return self._links.get(name) if name is not None else None
+        return self._authenticator.member(key) if isinstance(key, str) else None
 
     async def _read_bulk(self, bulk: zmq.asyncio.Socket) -> None:
         while True:
@@ -91,8 +85,7 @@ class Listener:
     async def _watch(self) -> None:
         """When a connection ends, find out whose by sending a sign of life to all."""
         while True:
-            await self._monitor.until(zmq.EVENT_DISCONNECTED)
-            await asyncio.sleep(SETTLE)
+            await self._monitor.disconnected()
             for link in list(self._links.values()):
                 link.ping()
             await asyncio.sleep(PAUSE)

@@ -14,6 +14,10 @@ FAILURES = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PRO
 HANDSHAKE = zmq.EVENT_HANDSHAKE_SUCCEEDED | FAILURES | zmq.EVENT_DISCONNECTED
 
 
+QUIET = 0.05  # seconds without a message after which a socket is taken to have been read to its end
+MOST = 100  # messages that are waited for; a socket with many connections may never be quiet
+
+
 class WrongKeyError(LinkError):
     """Whoever answers at the address does not hold the secret of the expected key."""
 
@@ -36,6 +40,14 @@ class Monitor:
             event = int((await recv_monitor_message(self._events))["event"])
             if event & wanted:
                 return event
+
+    async def disconnected(self) -> None:
+        """Wait until a connection has ended and its last words, a goodbye perhaps, were read by whoever reads them."""
+        await self.until(zmq.EVENT_DISCONNECTED)
+        for _ in range(MOST):
+            if not await self._monitored.poll(1000 * QUIET):
+                break
+            await asyncio.sleep(0)
 
     async def connected(self, where: str) -> None:
         """Wait until a dialling socket has its connection and the handshake behind it.

@@ -1,5 +1,6 @@
 """Greetings: what two neighbours tell and check before anything else, and the keys that come of it."""
 
+import hashlib
 import time
 from dataclasses import dataclass
 
@@ -46,15 +47,22 @@ def refusal(hub: Hub, name: str, greeting: Greeting) -> str | None:
     return hub.gate.refusal(name, greeting)
 
 
-def make_session(hub: Hub, name: str, exchange: KeyExchange, greeting: Greeting) -> Session:
+def make_session(hub: Hub, name: str, exchange: KeyExchange, greeting: Greeting, first: Hello) -> Session:
     """The session that both greetings decide.
+
+    Its keys are bound to the federation that the dialling side told: while a revision is being taken up, the two
+    sides may be in different ones, and yet they must come to the same keys.
+
+    Args:
+        greeting: of the neighbour.
+        first: the hello, whose ever it was.
 
     Raises:
         WireError: the neighbour's public key cannot be used.
     """
     if hub.gossip.bulk == "curve":
         return Session(greeting.session, greeting, ClearSealer(greeting.session), ClearOpener(greeting.session))
-    federation = hub.federation_id()
+    federation = hashlib.sha256(first.federation.encode()).hexdigest()
     sealer, opener = exchange.derive(
         greeting.public_key, own=hub.name, peer=name, federation=federation, session=greeting.session
     )

@@ -114,8 +114,9 @@ def _router(context: zmq.asyncio.Context, queue: int, largest: int) -> zmq.async
 
 def _dealer(context: zmq.asyncio.Context, queue: int, largest: int) -> zmq.asyncio.Socket:
     dealer = _socket(context, zmq.DEALER, queue, largest)
-    dealer.setsockopt(zmq.IMMEDIATE, 1)
-    dealer.setsockopt(zmq.RECONNECT_IVL, -1)  # every attempt gets a fresh socket
+    # Every attempt gets a fresh socket. IMMEDIATE stays off: with it a broken connection takes along what was received
+    # and not yet read, a goodbye perhaps; what it is for, not to queue while unconnected, `Monitor.connected` does.
+    dealer.setsockopt(zmq.RECONNECT_IVL, -1)
     dealer.setsockopt(zmq.CONNECT_TIMEOUT, int(1000 * CONNECT_TIMEOUT))
     return dealer
 

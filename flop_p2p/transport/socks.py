@@ -32,10 +32,12 @@ async def tunnel(proxy: str, endpoint: str) -> AsyncIterator[str]:
         LinkError: the proxy is not there or does not connect.
     """
     far_reader, far_writer = await _open(proxy, endpoint)
+    writers = [far_writer]
     copying: list[asyncio.Task[None]] = []
 
     async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server.close()
+        writers.append(writer)
         copying.extend(
             asyncio.ensure_future(_copy(source, sink)) for source, sink in ((reader, far_writer), (far_reader, writer))
         )
@@ -45,14 +47,16 @@ async def tunnel(proxy: str, endpoint: str) -> AsyncIterator[str]:
         server = await asyncio.start_unix_server(accepted, path)
         try:
             yield f"ipc://{path}"
-            if copying:  # the socket was closed, but its last words may still be on their way
-                await asyncio.wait(copying[:1], timeout=LINGER)
         finally:
             server.close()
+            if copying:  # the socket was closed, but its last words may still be on their way
+                await asyncio.wait(copying[:1], timeout=LINGER)
             for task in copying:
                 task.cancel()
             await asyncio.gather(*copying, return_exceptions=True)
-            far_writer.close()
+            for writer in writers:
+                writer.transport.abort()
+            await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
 
 
 async def _open(proxy: str, endpoint: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -95,4 +99,5 @@ async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
         while data := await source.read(BLOCK):
             sink.write(data)
             await sink.drain()
-    sink.close()
+        sink.close()
+        await sink.wait_closed()

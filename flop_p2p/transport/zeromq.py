@@ -8,7 +8,6 @@ import zmq.asyncio
 
 from flop_p2p.config.federation import GossipSettings
 from flop_p2p.errors import TransportError
-from flop_p2p.transport.authentication import MemberAuthenticator
 from flop_p2p.transport.base import Egress, Gate, Peer, TransportKeys
 from flop_p2p.transport.common import CommonTransport
 from flop_p2p.transport.connection import connect
@@ -57,33 +56,28 @@ class ZmqTransport(CommonTransport):
         )
         self._keys, self._proxy = keys, proxy
         self._listen_at, self._bulk_listen_at = listen, bulk_listen
-        self._context = zmq.asyncio.Context()
-        self._authenticator = MemberAuthenticator(self._context, peers)
+        self._context: zmq.asyncio.Context | None = None
         self._listener: Listener | None = None
 
-    def update_peers(self, peers: Sequence[Peer]) -> None:
-        """See `Transport.update_peers`."""
-        super().update_peers(peers)
-        self._authenticator.update(peers)
-
     async def _listen(self) -> None:
-        if self._listen_at is None:
-            return
-        self._authenticator.start()
-        self._listener = Listener(self._hub, self._links, self._authenticator, self._context, self._keys)
-        try:
-            self._listener.open(self._listen_at, self._bulk_listen_at)
-        except TransportError:
-            await self.close()
-            raise
+        self._context = zmq.asyncio.Context()
+        if self._listen_at is not None:
+            self._listener = Listener(self._hub, self._links, self._context, self._keys)
+            try:
+                self._listener.open(self._listen_at, self._bulk_listen_at)
+            except TransportError:
+                await self.close()
+                raise
 
     async def _hush(self) -> None:
         if self._listener is not None:
             self._listener.close()
-            self._authenticator.stop()
-        await asyncio.to_thread(self._context.term)
+        if self._context is not None:
+            await asyncio.to_thread(self._context.term)
 
     async def _converse(self, link: Link) -> None:
+        if self._context is None:
+            return
         sealed = self._hub.gossip.bulk == "sealed"
         async with connect(self._context, self._keys, link.peer, sealed=sealed, proxy=self._proxy) as connection:
             conversation = Conversation(self._hub, link, connection.way, connection.bulk_id)
@@ -105,5 +99,5 @@ async def _read(socket: zmq.asyncio.Socket, conversation: Conversation) -> None:
 
 
 async def _watch(monitor: Monitor, conversation: Conversation) -> None:
-    await monitor.until(zmq.EVENT_DISCONNECTED)
+    await monitor.disconnected()
     conversation.fail(LinkError("the other side closed the connection"))

@@ -14,6 +14,15 @@ def untouched() -> Change:
     return lambda data: data
 
 
+async def end(tasks: set[asyncio.Task[None]], writers: list[asyncio.StreamWriter]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for writer in writers:
+        writer.transport.abort()
+    await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
+
+
 class Relay:
     """Passes TCP connections on to ``target`` (tcp://host:port). ``async with`` opens and closes it.
 
@@ -21,7 +30,7 @@ class Relay:
         endpoint: where to connect instead of the target.
         recorded: everything that went to the target, and everything that came back.
         forth, back: make, for each connection, what is done to each piece of data in that direction.
-        stuck: nothing is passed on in either direction, though the connections stay.
+        stuck: nothing is passed on in either direction, though the connections stay; stuck_forth: to the target.
         refusing: new connections are closed at once.
     """
 
@@ -31,7 +40,7 @@ class Relay:
         self.recorded = bytearray(), bytearray()
         self.forth: Callable[[], Change] = untouched
         self.back: Callable[[], Change] = untouched
-        self.stuck = False
+        self.stuck = self.stuck_forth = False
         self.refusing = False
         self.connections = 0
         self._writers: list[asyncio.StreamWriter] = []
@@ -44,10 +53,7 @@ class Relay:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        self.cut()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks, self._writers)
 
     def cut(self) -> None:
         """Break all connections."""
@@ -71,7 +77,7 @@ class Relay:
         change = (self.forth, self.back)[way]()
         with suppress(OSError):
             while data := await source.read(1 << 18):
-                while self.stuck:
+                while self.stuck or (self.stuck_forth and way == 0):
                     await asyncio.sleep(0.01)
                 self.recorded[way].extend(data)
                 sink.write(change(data))
@@ -151,11 +157,7 @@ class SocksProxy:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for writer in self._writers:
-            writer.transport.abort()
+        await end(self._tasks, self._writers)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.append(writer)

@@ -11,6 +11,7 @@ from network_tools import Node, eventually, make_body, make_nodes, peer_of, runn
 
 from flop_p2p.transport.authentication import MemberAuthenticator
 from flop_p2p.transport.base import BodyReceived, Connected, TransportKeys
+from flop_p2p.transport.link import Link
 from flop_p2p.transport.monitor import Monitor
 from flop_p2p.transport.routes import LinkError
 from flop_p2p.transport.sockets import bind, curve_client, curve_server
@@ -116,7 +117,8 @@ def test_without_the_authenticator_nobody_is_accepted() -> None:
         server = curve_server(context, server_keys)
         authenticator = None
         if start:
-            authenticator = MemberAuthenticator(context, [peer_of(client, dials=False)])
+            links = {"north": Link(client.make()._hub, peer_of(client, dials=False))}
+            authenticator = MemberAuthenticator(context, links)
             authenticator.start()
         bind(server, node.control)
         dealer = curve_client(context, client_keys, server_keys.public.decode())

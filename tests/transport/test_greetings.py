@@ -36,8 +36,8 @@ def stale_listener(north: Node, south: Node) -> None:
         (
             another_federation,
             "south",
-            "refuses this node: another federation: the other one",
-            "another federation: the other",
+            "refuses this node: another federation: other",
+            "another federation: other",
         ),
         (only_the_dialler_objects, "south", "another federation: one", "refuses this node: another federation: one"),
         (stale_dialler, "south", f"refuses this node: north speaks version {STALE}", f"north speaks version {STALE}"),
