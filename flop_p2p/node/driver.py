@@ -38,6 +38,7 @@ from flop_p2p.transport.base import (
     Transport,
 )
 
+MEMBERSHIP_SECONDS = 1.0  # between looks for adopted revisions
 STOP_SECONDS = 7.0  # what a stopped node spends on the exchange at hand, so that it is gone within ten
 
 logger = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class Driver:
         """
         if self._protocol.published >= 0:
             self._outgoing = await self._work(functools.partial(self._model.publish, self._protocol.published))
-        pump = asyncio.create_task(self._pump())
+        watches = [asyncio.create_task(watch()) for watch in (self._pump, self._watch_membership)]
         try:
             await self._perform(self._protocol.start())
             while self._finished is None:
@@ -103,7 +104,8 @@ class Driver:
                 await self._linger()
         finally:
             self._stopping = True  # a round under way ends at its next gradient step
-            pump.cancel()
+            for watch in watches:
+                watch.cancel()
             for timer in self._timers.values():
                 timer.cancel()
             await asyncio.to_thread(self._thread.shutdown)
@@ -117,6 +119,20 @@ class Driver:
             self._stopping = True
             asyncio.get_running_loop().call_later(STOP_SECONDS, self.stop)
         self._inbox.put_nowait(self._protocol.stop)
+
+    async def _watch_membership(self) -> None:
+        """Take up revisions of the federation that this site has adopted."""
+        while True:
+            await asyncio.sleep(MEMBERSHIP_SECONDS)
+            self._inbox.put_nowait(self._refresh_membership)
+
+    def _refresh_membership(self) -> list[Action]:
+        if self._membership.refresh():
+            newest = self._membership.revisions[-1]
+            logger.info("revision %d is adopted; it holds from round %d", newest.revision, newest.from_round + 1)
+            self._protocol.plan = self._membership.plan()
+            self._transport.update_peers(self._membership.peers(self._protocol.round_index))
+        return []
 
     async def _pump(self) -> None:
         """Hand the transport's events on, one after the other, so that bodies pile up nowhere."""
@@ -245,12 +261,12 @@ class Driver:
     def _mixed(self, action: Mix) -> list[Action]:
         for part in action.parts:
             self._bodies.pop((part.name, part.round), None)
-        if self._membership.refresh():
-            newest = self._membership.revisions[-1]
-            logger.info("revision %d is adopted; it holds from round %d", newest.revision, newest.from_round + 1)
-            self._protocol.plan = self._membership.plan()
         actions = self._protocol.mixed()
-        self._transport.update_peers(self._membership.peers(self._protocol.round_index))
+        round_index, leaves_at = self._protocol.round_index, self._membership.leaves_at()
+        self._transport.update_peers(self._membership.peers(round_index))
+        if leaves_at is not None and round_index >= leaves_at:
+            logger.warning("this site is no member of the federation from round %d on", leaves_at + 1)
+            actions += self._protocol.stop()
         return actions
 
     async def _linger(self) -> None:

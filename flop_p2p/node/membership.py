@@ -1,11 +1,11 @@
 """Which federation holds in which round: the file that the site started with and the revisions adopted since."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from flop_p2p.config import FederationSettings, Member, SiteSettings, load_federation
 from flop_p2p.errors import FederationError, FlopError
 from flop_p2p.gossip.plan import Plan, RevisedPlan, build_plan
+from flop_p2p.identity.files import ADOPTED, adopted_revisions
 from flop_p2p.identity.keys import Keys
 from flop_p2p.identity.members import check_federation, own_member
 from flop_p2p.identity.revisions import chain
@@ -22,27 +22,26 @@ class Membership:
 
     def __init__(self, site: SiteSettings) -> None:
         self._site = site
-        self._files = self._adopted()
+        self._adopted = self._folder_state()
         self.revisions = self._chain()
         names = self.revisions[0].names
         if site.name not in names:
             raise FederationError(f"{site.federation}: has no member {site.name!r}; its members are {', '.join(names)}")
 
-    def _adopted(self) -> list[Path]:
-        """Files of adopted revisions, in the order of their numbers."""
-        return sorted((self._site.state / "revisions").glob("*.toml"), key=lambda path: (len(path.name), path.name))
+    def _folder_state(self) -> list[str]:
+        """What tells whether another revision was adopted."""
+        return sorted(path.name for path in (self._site.state / ADOPTED).glob("*.toml"))
 
     def _chain(self) -> tuple[FederationSettings, ...]:
         base = load_federation(self._site.federation)
         check_federation(base)
-        return chain(base, [load_federation(path) for path in self._files])
+        return chain(base, adopted_revisions(self._site.state))
 
     def refresh(self) -> bool:
         """Read revisions adopted since the last call; True if there is a new one."""
-        files = self._adopted()
-        if files == self._files:
+        before, self._adopted = self._adopted, self._folder_state()
+        if self._adopted == before:
             return False
-        self._files = files
         self.revisions = self._chain()
         return True
 

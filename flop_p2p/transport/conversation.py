@@ -29,7 +29,6 @@ class Conversation:
         self._hub, self._link, self._way, self._bulk_id = hub, link, way, bulk_id
         self.name = link.name
         self._exchange: KeyExchange | None = None
-        self._session = b""
         self._deadline: asyncio.TimerHandle | None = None
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

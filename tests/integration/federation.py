@@ -101,6 +101,11 @@ class Daemons:
         loaded: dict[str, Any] = json.loads((self.sites[name].state / "summary.json").read_text())
         return loaded
 
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        """The lines of a site's `metrics.jsonl`."""
+        texts = (self.sites[name].state / "metrics.jsonl").read_text().splitlines()
+        return [json.loads(text) for text in texts]
+
     def end(self) -> None:
         """Kill what still runs."""
         for process in self.processes.values():
