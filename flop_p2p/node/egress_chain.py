@@ -74,30 +74,33 @@ def follow(entries: Iterator[Entry], known: Container[str]) -> Iterator[Entry]:
     number, previous = 1, GENESIS.hex()
     for entry in entries:
         if entry.line.number != number or entry.line.previous != previous:
-            after = next(entries, None)
-            genuine = entry.hash in known if after is None else after.line.previous == entry.hash
-            raise _break(before, entry, number, previous, genuine)
+            raise _break(before, entry, number, previous, _is_genuine(entry, next(entries, None), known))
         yield entry
         before, number, previous = entry, number + 1, entry.hash
 
 
-def _break(before: Entry | None, entry: Entry, number: int, previous: str, genuine: bool) -> EgressError:
+def _is_genuine(entry: Entry, after: Entry | None, known: Container[str]) -> bool | None:
+    """Whether the line after ``entry``, or somebody else, vouches for it; None if nobody can tell."""
+    if after is not None:
+        return after.line.previous == entry.hash
+    return True if entry.hash in known else None
+
+
+def _break(before: Entry | None, entry: Entry, number: int, previous: str, genuine: bool | None) -> EgressError:
     """What is wrong where ``entry`` does not follow ``before``.
 
     Args:
         number, previous: that the entry should have.
-        genuine: whether the line after ``entry`` vouches for it; then the one before is false.
+        genuine: whether the entry is; if so, the line before it is false.
     """
     found = entry.line.number
-    if before is not None and genuine and found == number - 1:
-        return EgressError(f"{before.where}: inserted; the genuine line {found} comes after it")
-    if before is not None and genuine and found == number:
-        return EgressError(f"{before.where}: edited; the next line holds the hash of what was here")
-    if found > number and entry.line.previous != previous:
-        return EgressError(f"{entry.where}: number {found} where {number} is due: a line is missing or out of order")
-    if found != number and entry.line.previous != previous:
-        return EgressError(f"{entry.where}: number {found} where {number} is due: inserted or out of order")
-    wrong = (
-        f"number {found} where {number} is due" if found != number else "it does not hold the hash of the line before"
-    )
-    return EgressError(f"{entry.where}: edited or inserted; {wrong}")
+    if before is not None and genuine is not False and found in (number - 1, number):
+        where = before.where if genuine else f"{before.where}, or {entry.where}"
+        what = "edited; the next holds the hash of another" if found == number else f"inserted; number {found} comes twice"
+        return EgressError(f"{where}: {what}")
+    if entry.line.previous == previous:
+        return EgressError(f"{entry.where}: edited; number {found} where {number} is due")
+    if found == number:
+        return EgressError(f"{entry.where}: edited or inserted; it does not hold the hash of the line before")
+    cause = "a line is missing" if found > number else "inserted"
+    return EgressError(f"{entry.where}: number {found} where {number} is due: {cause} or out of order")

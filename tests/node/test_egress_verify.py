@@ -233,7 +233,7 @@ def test_a_line_inserted_with_a_right_number_and_hash_is_found(history: History)
     forged = json.loads(lines[1][2]) | {"round": 99}
     lines[1].insert(2, json.dumps(forged, separators=(",", ":")).encode() + b"\n")
     history.write(lines)
-    with pytest.raises(EgressError, match=named(history.files[1], 3) + ": inserted; the genuine line"):
+    with pytest.raises(EgressError, match=named(history.files[1], 3) + ": inserted; number 10 comes twice"):
         verify(history.state)
 
 
