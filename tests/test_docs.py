@@ -25,7 +25,7 @@ from flop_p2p.data import load_federated
 from flop_p2p.partial import split_model
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "nodes").rglob("README.md"))]
 WITH_COMMANDS = [*PAGES, ROOT / "topologies" / "README.md"]
 ALL_SETTINGS = ROOT / "examples" / "all-settings.toml"
 SMALL = {"data.limit_images": 200, "data.partition": "iid", "data.sites": 3, "training.rounds": 2}

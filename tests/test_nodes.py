@@ -1,5 +1,6 @@
 """What a hospital takes from `nodes/` is true: templates name every setting, unit and container files say the same."""
 
+import ast
 import configparser
 import json
 import re
@@ -21,8 +22,11 @@ from flop_p2p import cli, errors
 from flop_p2p.config import FederationSettings, SiteSettings, load_federation, load_site
 from flop_p2p.identity.keys import load_keys
 from flop_p2p.identity.members import check_federation, own_member
+from flop_p2p.node import prometheus
 
-NODES = Path(__file__).parent.parent / "nodes"
+ROOT = Path(__file__).parent.parent
+NODES = ROOT / "nodes"
+DEPLOYMENT = ROOT / "docs" / "deployment.md"
 SITE = NODES / "template" / "site.toml"
 FEDERATION = NODES / "template" / "federation.toml"
 UNIT = NODES / "systemd" / "flop-p2p@.service"
@@ -126,7 +130,7 @@ def test_the_unit_has_no_privileges(unit: configparser.ConfigParser) -> None:
         "LockPersonality",
     ):
         assert service[key] == "yes", key
-    assert service["RestrictAddressFamilies"].split() == ["AF_INET", "AF_INET6", "AF_UNIX"]
+    assert service["RestrictAddressFamilies"].split() == ["AF_INET", "AF_INET6", "AF_UNIX", "AF_NETLINK"]
     text = UNIT.read_text(encoding="utf-8")
     assert "\nSystemCallFilter=@system-service\n" in text
     assert "\nReadWritePaths" not in text
@@ -187,7 +191,7 @@ def test_the_dockerfile_runs_a_node_without_privileges() -> None:
     assert json.loads(instructions["CMD"][0])[0] == "node"
     assert json.loads(instructions["HEALTHCHECK"][0].partition("CMD ")[2])[:2] == ["flop-p2p", "status"]
     for copied in instructions["COPY"]:
-        assert all((NODES.parent / source).exists() for source in copied.split()[:-1]), copied
+        assert all((ROOT / source).exists() for source in copied.split()[:-1]), copied
 
 
 def test_compose_agrees_with_image_and_template() -> None:
@@ -273,7 +277,7 @@ def commands_of_script(example: Path, tmp_path: Path) -> list[list[str]]:
 
 def test_nothing_that_the_script_makes_can_be_committed() -> None:
     git = shutil.which("git")
-    if git is None or not (NODES.parent / ".git").exists():
+    if git is None or not (ROOT / ".git").exists():
         pytest.skip("no git repository")
     made = ["federation.toml", "data/samples.toml"]
     for name in HOSPITALS:
@@ -288,3 +292,48 @@ def test_nothing_that_the_script_makes_can_be_committed() -> None:
         timeout=30,
     )
     assert len(result.stdout.splitlines()) == len(made)
+
+
+# docs/deployment.md
+
+
+def section(heading: str) -> str:
+    """The text under a heading of the page."""
+    return DEPLOYMENT.read_text(encoding="utf-8").split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def test_metrics_are_named_as_prometheus_sees_them() -> None:
+    told = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", section("Watch it"), re.M))))
+    gauges = {*prometheus.GAUGES, *prometheus.NEIGHBOUR_GAUGES}
+    counters = {f"{name}_total" for name in (*prometheus.COUNTERS, *prometheus.NEIGHBOUR_COUNTERS)}
+    assert told == gauges | counters | {"node_info"}
+
+
+def test_messages_to_look_up_are_those_of_the_program() -> None:
+    texts = [
+        text
+        for path in sorted((ROOT / "flop_p2p").rglob("*.py"))
+        for text in texts_in(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    told = re.findall(r"^\| `(.*?)` \|", section("Troubleshooting"), re.M)
+    assert len(told) > 10
+    for message in told:
+        parts = [part for part in message.split("…") if part.strip(" :")]
+        assert any(all(part in text for part in parts) for text in texts), message
+
+
+def texts_in(tree: ast.AST) -> Iterator[str]:
+    """Texts of a program; values that are put into one are an ellipsis."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_times_told_are_the_defaults() -> None:
+    told = re.findall(r"`(\w+)` ([\d.]+)", section("When a neighbour is late or down"))
+    assert len(told) > 3
+    gossip = load_federation(FEDERATION).gossip
+    for key, value in told:
+        assert getattr(gossip, key) == float(value), key

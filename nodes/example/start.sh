@@ -23,7 +23,7 @@ for hospital in $hospitals; do
 done
 
 # North makes the common file. West gives no address: it only dials out.
-flop-p2p federation init federation.toml --name four-hospitals --topology ring.toml --rounds 20 \
+flop-p2p federation init federation.toml --name four-hospitals --topology ring.toml --rounds 200 \
     --task multiclass --classes 0,1,2,3,4,5,6,7,8,9 --shape 1,8,8 --deadline 20 \
     --member north/keys/public.toml@tcp://127.0.0.1:5710,tcp://127.0.0.1:5711 \
     --member east/keys/public.toml@tcp://127.0.0.1:5720,tcp://127.0.0.1:5721 \
