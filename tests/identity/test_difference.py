@@ -1,5 +1,6 @@
 """What differs between two federations, even if the other one is made to do harm."""
 
+import bisect
 import json
 from collections.abc import Callable
 from typing import Any
@@ -114,6 +115,24 @@ def check_line(text: str) -> None:
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_text_gives_one_short_printable_line(federation: Make, text: str) -> None:
     check_line(difference(federation(), text))
+
+
+@pytest.mark.parametrize("name", ["empty", "no JSON", "no object", "deep", "too large", "huge number"])
+def test_what_is_not_read_is_no_federation(federation: Make, name: str) -> None:
+    assert difference(federation(), HOSTILE[name]) == "what it sent is no federation"
+
+
+def test_a_value_just_shallow_enough_to_be_read(federation: Make) -> None:
+    """Just below the limit of recursion reading still works, and writing no more."""
+    own = federation()
+
+    def answer(depth: int) -> str:
+        return difference(own, '{"members":[],"name":' + "[" * depth + "]" * depth + "}")
+
+    limit = bisect.bisect(range(100_000), False, key=lambda depth: answer(depth) == "what it sent is no federation")
+    assert limit > 100
+    for depth in range(limit - 100, limit + 2):
+        check_line(answer(depth))
 
 
 JSON = st.recursive(

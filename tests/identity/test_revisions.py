@@ -206,6 +206,15 @@ def test_one_cannot_sign_for_another(
         check_revision(first, signed)
 
 
+def test_a_signature_counts_for_the_member_that_it_names(
+    first: FederationSettings, grown: FederationSettings, sign_all: SignAll
+) -> None:
+    signed = sign_all(grown)
+    renamed = [s.model_copy(update={"member": "west"}) if s.member == "east" else s for s in signed.signatures]
+    with pytest.raises(FederationError, match=r"is not signed by east$"):
+        check_revision(first, signed.model_copy(update={"signatures": tuple(renamed)}))
+
+
 @given(data=st.data())
 def test_any_flipped_bit_of_a_signature_is_refused(
     first: FederationSettings, grown: FederationSettings, sign_all: SignAll, data: st.DataObject
