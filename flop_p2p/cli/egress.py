@@ -50,9 +50,9 @@ def _table(traffic: "Mapping[str, Traffic]") -> Table:
     table.add_column("to")
     for column in ("messages", "bodies", "bytes"):
         table.add_column(column, justify="right")
-    table.add_column("first")
-    table.add_column("last")
+    table.add_column("first (UTC)", no_wrap=True)
+    table.add_column("last (UTC)", no_wrap=True)
     for receiver, each in sorted(traffic.items()):
         counts = (f"{count:,}" for count in (each.messages, each.bodies, each.size))
-        table.add_row(Text(receiver), *counts, each.first[:19], each.last[:19])
+        table.add_row(Text(receiver), *counts, each.first[:19].replace("T", " "), each.last[:19].replace("T", " "))
     return table

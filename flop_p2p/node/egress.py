@@ -11,11 +11,12 @@ from typing import Any
 
 from flop_p2p.errors import EgressError
 from flop_p2p.node.egress_line import GENESIS, objection, parse_egress_line
-from flop_p2p.node.lines import MAX_BYTES, LineLog
+from flop_p2p.node.lines import MAX_BYTES, LineLog, replace_durably
 from flop_p2p.node.shared_schema import read_schema
 from flop_p2p.transport.hub import NOT_RECEIPTED
 
 EGRESS, RECEIPTS = "egress", "receipts"
+ANCHOR_FILE = "egress.anchor"
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +114,16 @@ class EgressLog:
             self._receipts = None
 
     def close(self) -> None:
-        """Close both files; lines already written stay."""
+        """Close both files and leave the last chain hash in ``egress.anchor``, so that a cut end can be told.
+
+        Raises:
+            EgressError: the log or the anchor cannot be written.
+        """
+        anchor = self.last_chain.hex()
+        try:
+            replace_durably(self._folder / ANCHOR_FILE, f"{anchor}\n".encode())
+        except OSError as error:
+            raise self._failure(error) from error
         with self._lock:
             _close(self._lines)
             _close(self._receipts)

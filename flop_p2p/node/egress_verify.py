@@ -159,16 +159,16 @@ def _schema_result(folder: Path, schema: SharedSchema | None, log: _Log) -> str:
 
 
 def _check_anchors(folder: Path, anchors: Mapping[str, str], log: _Log) -> str:
-    for checkpoint, chain in anchors.items():
+    for file, chain in anchors.items():
         if chain != GENESIS.hex() and chain not in log.found:
             end = f"{log.last.where} (number {log.last.line.number})" if log.last else "nothing"
             raise EgressError(
-                f"{folder / checkpoint}: saved after a line with hash {chain[:16]}..., which the log lacks: its end "
+                f"{folder / file}: written after a line with hash {chain[:16]}..., which the log lacks: its end "
                 f"was cut off or edited, or all of it rebuilt; it now ends with {end}"
             )
     if not anchors:
         return "no checkpoint yet, so an end that was cut off shows in receipts only"
-    return f"the log holds the line after which {' and '.join(anchors)} {'was' if len(anchors) == 1 else 'were'} saved"
+    return f"the log holds the lines that were its last when {', '.join(anchors)} were written"
 
 
 def _check_receipts(folder: Path, peer: Path, receipts: Mapping[str, Receipt], log: _Log) -> str:

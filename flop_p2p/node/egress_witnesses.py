@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from flop_p2p.errors import EgressError
-from flop_p2p.node.egress import RECEIPTS
+from flop_p2p.node.egress import ANCHOR_FILE, RECEIPTS
 from flop_p2p.node.egress_chain import place, rows
 from flop_p2p.node.egress_line import GENESIS, parse_receipt_line
 from flop_p2p.node.lines import log_files
@@ -29,20 +29,32 @@ class Receipt:
 
 
 def read_anchors(folder: Path) -> dict[str, str]:
-    """The hash of the log's last line when each checkpoint in ``folder`` was saved, by the name of its file.
+    """The hash of the log's last line when each checkpoint in ``folder`` was saved, by the name of its file, and
+    when the log was last closed.
 
     Raises:
-        EgressError: a checkpoint cannot be read.
+        EgressError: one of them cannot be read.
     """
     anchors = {}
-    for path in sorted(folder.glob("checkpoint-*.safetensors")):
+    for path in [*sorted(folder.glob("checkpoint-*.safetensors")), folder / ANCHOR_FILE]:
         try:
-            with safe_open(path, framework="numpy") as file:
-                anchors[path.name] = str(json.loads(file.metadata()["progress"])["chain"]) or GENESIS.hex()
+            anchors[path.name] = _closing_chain(path) if path.name == ANCHOR_FILE else _checkpoint_chain(path)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            if path.exists():  # or a running node has just replaced it
-                raise EgressError(f"{path}: not a checkpoint that can be read; move it out of this folder") from error
+            if path.exists():  # or there never was one, or a running node has just replaced it
+                raise EgressError(f"{path}: cannot be read or is damaged; move it out of this folder") from error
     return anchors
+
+
+def _checkpoint_chain(path: Path) -> str:
+    with safe_open(path, framework="numpy") as file:
+        return str(json.loads(file.metadata()["progress"])["chain"]) or GENESIS.hex()
+
+
+def _closing_chain(path: Path) -> str:
+    chain = path.read_text(encoding="ascii").strip()
+    if len(bytes.fromhex(chain)) != len(GENESIS):
+        raise ValueError("not a hash")
+    return chain
 
 
 def read_receipts(peer: Path, sender: str) -> dict[str, Receipt]:

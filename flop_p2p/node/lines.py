@@ -139,13 +139,20 @@ def _write_new(folder: Path, name: str, content: bytes) -> Path:
     number = 1
     while (path := folder / f"{name}-{number}").exists():
         number += 1
-    with path.open("xb") as file:
-        path.chmod(0o600)
+    replace_durably(path, content)
+    return path
+
+
+def replace_durably(path: Path, content: bytes) -> None:
+    """Replace a small file so that a crash leaves the old or the new one, and the new one survives a loss of power."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    with temporary.open("wb") as file:
+        temporary.chmod(0o600)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    _sync_folder(folder)
-    return path
+    temporary.replace(path)
+    _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -48,7 +48,8 @@ class History:
             path.write_bytes(b"".join(content))
 
     def forget_checkpoints(self) -> None:
-        for path in self.state.glob("checkpoint-*"):
+        """Remove what the site itself knows about its log."""
+        for path in [*self.state.glob("checkpoint-*"), self.state / "egress.anchor"]:
             path.unlink()
 
 
@@ -193,6 +194,18 @@ def test_a_byte_edited_anywhere_is_found_in_its_line(original: History, data: st
         path.write_bytes(before)
 
 
+def test_where_nobody_can_tell_which_line_is_false_both_are_named(history: History) -> None:
+    history.forget_checkpoints()
+    lines = history.read()
+    path, row = history.files[-1], len(lines[-1])
+    edited = lines[-1][-2].replace(b'"round":3', b'"round":2').replace(b'"round":4', b'"round":2')
+    assert edited != lines[-1][-2]
+    lines[-1][-2] = edited
+    history.write(lines)
+    with pytest.raises(EgressError, match=named(path, row - 1) + ", or " + named(path, row) + ": edited"):
+        verify(history.state)
+
+
 @pytest.mark.parametrize("first", range(LINES - 1))
 def test_two_lines_swapped_are_found(history: History, first: int) -> None:
     lines = history.read()
@@ -243,6 +256,15 @@ def test_a_tail_cut_off_is_found_by_the_checkpoint(history: History, count: int)
     del lines[-1][-count:]
     history.write(lines)
     with pytest.raises(EgressError, match=r"checkpoint-\d\.safetensors: .* which the log lacks: its end was cut off"):
+        verify(history.state)
+
+
+def test_a_tail_cut_off_after_the_last_checkpoint_is_found_once_the_log_was_closed(history: History) -> None:
+    (history.state / "checkpoint-4.safetensors").unlink()
+    lines = history.read()
+    del lines[-1][-1]
+    history.write(lines)
+    with pytest.raises(EgressError, match=r"egress\.anchor: .* which the log lacks: its end was cut off"):
         verify(history.state)
 
 
@@ -390,8 +412,11 @@ def test_what_cannot_be_read_is_named(history: History) -> None:
         file.write(b'"}\n')
     with pytest.raises(EgressError, match=r"receipts\.jsonl, line \d+: not a line of the receipts"):
         verify(history.state, history.peers)
+    (history.state / "egress.anchor").write_text("00")
+    with pytest.raises(EgressError, match=r"egress\.anchor: cannot be read or is damaged"):
+        verify(history.state)
     (history.state / "checkpoint-9.safetensors").write_bytes(b"damaged")
-    with pytest.raises(EgressError, match=r"checkpoint-9\.safetensors: not a checkpoint that can be read"):
+    with pytest.raises(EgressError, match=r"checkpoint-9\.safetensors: cannot be read or is damaged"):
         verify(history.state)
 
 
