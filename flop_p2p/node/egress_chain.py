@@ -96,7 +96,9 @@ def _break(before: Entry | None, entry: Entry, number: int, previous: str, genui
     found = entry.line.number
     if before is not None and genuine is not False and found in (number - 1, number):
         where = before.where if genuine else f"{before.where}, or {entry.where}"
-        what = "edited; the next holds the hash of another" if found == number else f"inserted; number {found} comes twice"
+        what = (
+            "edited; the next holds the hash of another" if found == number else f"inserted; number {found} comes twice"
+        )
         return EgressError(f"{where}: {what}")
     if entry.line.previous == previous:
         return EgressError(f"{entry.where}: edited; number {found} where {number} is due")
