@@ -10,18 +10,16 @@ class Neighbour:
     connected: it can be reached now.
     greeted: it could be reached at some time since the start.
     round: the round that it is in, as far as is known; -1 if nothing is.
-    have: round of our latest body that it had when it greeted; -1 if none.
     passed: bodies of earlier rounds than this one do not come any more.
     last_round: its goodbye said that no body of a later round comes; None until it says goodbye.
     finished: it has completed all rounds.
     given_up: it could not be reached for a whole deadline, and has not greeted since.
-    promised: it greeted when it was further than its next body may come from, and so will send its latest again.
+    promised: it greeted from so far ahead that it sends its latest body, whoever's turn it is.
     """
 
     connected: bool = False
     greeted: bool = False
     round: int = -1
-    have: int = -1
     passed: int = -1
     last_round: int | None = None
     finished: bool = False
@@ -33,11 +31,10 @@ class Neighbour:
         """It has left for good: it finished, and can no longer be reached."""
         return self.finished and not self.connected
 
-    def greets(self, round_index: int, have: int, finished: bool) -> None:
+    def greets(self, round_index: int, finished: bool) -> None:
         """It is there, in this round; what it said before holds no more."""
         self.connected = self.greeted = True
         self.round = round_index
-        self.have = have
         self.passed = max(self.passed, round_index - 1)
         self.last_round = None
         self.finished = finished
@@ -61,7 +58,7 @@ class Neighbour:
 
     def lose(self) -> None:
         """It can no longer be reached."""
-        self.connected = self.promised = False
+        self.connected = False
 
     def may_send(self, round_index: int) -> bool:
         """Whether its body of this round may still come and is worth waiting for."""

@@ -46,8 +46,9 @@ class Phases:
         self._first_round = first_round
         self._joins = round_index < first_round
         self._restarted = has_published or (round_index > 0 and not self._joins)
-        self._view = View(name, plan, gossip, -1 if self._joins else round_index)
-        self._view.published = round_index if has_published else -1
+        self._view = View(
+            name, plan, gossip, -1 if self._joins else round_index, published=round_index if has_published else -1
+        )
         self._outbox = Outbox()
         self._running = False
         self._stopping = False
@@ -152,7 +153,6 @@ class Phases:
                 self._set_deadline()
 
     def _publish(self) -> None:
-        self._trained = False
         self._view.published = self._view.round_index
         self._outbox.add(Publish(self._view.round_index, self._view.receivers()))
 
@@ -221,8 +221,7 @@ class Phases:
         self._view.round_index = round_index
         self._outbox.discard(self._view.clear_out())
         for name in self._view.reachable():
-            neighbour = self._view.neighbours[name]
-            if name not in before and self._view.lacks(name, neighbour.round, neighbour.have):
+            if name not in before and self._view.lacks(name, self._view.neighbours[name].round, have=-1):
                 self._outbox.add(Resend(name))
         if round_index >= self._rounds:
             self._finish()

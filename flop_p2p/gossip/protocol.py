@@ -66,7 +66,7 @@ class RoundProtocol(Phases):
     def connected(self, name: str, round_index: int, have: int, finished: bool) -> list[Action]:
         """A neighbour greeted: it is in ``round_index`` and has our body of round ``have`` (-1: none)."""
         neighbour = self._view.neighbours[name]
-        neighbour.greets(min(round_index, self._rounds), have, finished)
+        neighbour.greets(min(round_index, self._rounds), finished)
         neighbour.promised = round_index - 1 > self.round_index
         if (self._running or self.phase == "done") and self._view.lacks(name, round_index, have):
             self._outbox.add(Resend(name))

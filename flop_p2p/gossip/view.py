@@ -16,12 +16,13 @@ class View:
         name: of the site.
         plan: with whom it exchanges; may be replaced.
         round_index: the round that it is in; moves on.
+        published: round of its latest published body, -1 if none; moves on.
     """
 
-    def __init__(self, name: str, plan: Plan, gossip: GossipSettings, round_index: int) -> None:
+    def __init__(self, name: str, plan: Plan, gossip: GossipSettings, round_index: int, published: int) -> None:
         self.plan = plan
         self.round_index = round_index
-        self.published = -1  # round of the latest published body
+        self.published = published
         self.neighbours = Neighbours()
         self.inbox = Inbox(gossip.staleness)
         self._name = name

@@ -228,6 +228,8 @@ def test_who_is_lost_is_waited_for_in_that_round_only_until_it_greets() -> None:
     assert protocol.waiting_for == ("c",)
     protocol.connected("b", 2, -1, False)
     assert protocol.waiting_for == ("b", "c")
+    protocol.lost("b")
+    assert protocol.waiting_for == ("b", "c"), "lost in this round"
 
 
 def test_in_the_first_round_a_connected_neighbour_may_still_be_starting() -> None:
@@ -275,6 +277,22 @@ def test_a_body_of_a_later_round_says_that_this_one_will_not_come() -> None:
     protocol.mixed()
     protocol.trained()
     assert mixed_names(protocol.body_arrived("c", 2)) == [("b", 2), ("c", 2)]
+
+
+@pytest.mark.parametrize(("round_index", "waits"), [(1, True), (2, True), (3, False)])
+def test_who_comes_back_two_rounds_further_has_no_body_of_this_round(round_index: int, waits: bool) -> None:
+    """One round further its latest body may still be that of this round."""
+    protocol = collecting(round_index=1)
+    protocol.lost("b")
+    protocol.connected("b", round_index, -1, False)
+    assert (protocol.waiting_for == ("b", "c")) is waits
+
+
+def test_who_sent_a_later_body_does_not_send_this_one_after_greeting_again() -> None:
+    protocol = collecting(round_index=1)
+    protocol.body_arrived("b", 2)
+    protocol.connected("b", 2, -1, False)
+    assert protocol.waiting_for == ("c",)
 
 
 def test_a_heartbeat_of_a_later_round_does_not() -> None:
@@ -425,9 +443,12 @@ def test_the_latest_body_is_sent_again_to_who_needs_it(round_index: int, have: i
 
 
 def test_who_does_not_mix_the_latest_body_gets_it_to_catch_up_only() -> None:
-    protocol = collecting(mesh("a", "b", "c", "d", topology="one-peer-exponential"), round_index=3)
+    plan = mesh("a", "b", "c", "d", topology="one-peer-exponential")
+    protocol = collecting(plan, round_index=3)
     assert protocol.connected("b", 3, -1, False) == []
+    assert protocol.connected("b", 2, -1, False) == []
     assert protocol.connected("b", 1, -1, False) == [Resend("b")]
+    assert collecting(plan, round_index=1).connected("b", 0, -1, False) == []
 
 
 def test_strangers_get_nothing() -> None:
@@ -587,6 +608,38 @@ def test_nor_does_it_take_part_when_the_others_are_caught_up_with() -> None:
     assert protocol.mixed() == [Train(7)]
 
 
+def test_of_two_that_are_far_ahead_the_nearer_is_followed() -> None:
+    protocol = node(round_index=2)
+    protocol.start()
+    protocol.body_arrived("b", 6)
+    protocol.body_arrived("c", ROUNDS - 1)
+    protocol.connected("b", 6, -1, False)
+    assert mixed_names(protocol.connected("c", ROUNDS, -1, False)) == [("b", 6)]
+
+
+def test_those_a_little_further_than_the_others_are_followed_too() -> None:
+    protocol = node(round_index=2)
+    protocol.start()
+    protocol.body_arrived("b", 5)
+    protocol.body_arrived("c", 6)
+    protocol.connected("b", 5, -1, False)
+    assert mixed_names(protocol.connected("c", 6, -1, False)) == [("b", 5), ("c", 6)]
+
+
+def test_a_promise_is_kept_once() -> None:
+    protocol = node(mesh(*EIGHT, topology="one-peer-exponential"), round_index=2)
+    protocol.start()
+    for name in ("b", "c", "e", "g", "h"):
+        protocol.connected(name, 10, -1, False)
+    for name in ("b", "c", "e", "g", "h"):
+        protocol.body_arrived(name, 9)
+    assert protocol.mixed() == [Train(10)]
+    for name in ("b", "c", "e", "g", "h"):
+        protocol.progress(name, 16)
+    protocol.trained()
+    assert (protocol.phase, protocol.waiting_for) == ("catching-up", ("b", "c"))
+
+
 @pytest.mark.parametrize(("round_of_b", "behind"), [(5, False), (6, True)])
 def test_neighbours_that_need_no_body_of_ours_may_be_ahead(round_of_b: int, behind: bool) -> None:
     """Of five sites taking turns, b mixes our body in round 5, and c never: both may go on to there without us."""
@@ -637,6 +690,14 @@ def test_an_isolated_node_waits_for_those_that_only_stopped() -> None:
     assert protocol.left("c", 0, False) == [CancelTimer("deadline")]
     assert (protocol.phase, protocol.waiting_for) == ("collecting", ("c",))
     assert only(Mix, protocol.left("c", 0, True)).absent == ("b", "c")
+
+
+def test_an_isolated_node_waits_for_those_that_it_never_heard_of() -> None:
+    protocol = node(settings={"isolated": "wait"}, round_index=3)
+    protocol.start()
+    protocol.timer("start")
+    assert protocol.trained() == [Publish(3, ()), DEADLINE, CancelTimer("deadline")]
+    assert (protocol.phase, protocol.waiting_for) == ("collecting", ("b", "c"))
 
 
 def test_an_isolated_node_may_be_given_another_neighbour() -> None:
@@ -775,6 +836,10 @@ def test_a_server_goes_where_most_of_its_sites_have_gone() -> None:
     assert protocol.body_arrived("b", 5) == [DEADLINE]
     assert (protocol.round_index, protocol.phase, protocol.catch_ups) == (5, "collecting", 1)
     assert protocol.waiting_for == ("c",)
+    protocol = server(round_index=2)
+    protocol.body_arrived("a", 5)
+    protocol.body_arrived("b", 6)
+    assert protocol.round_index == 6, "the body of round 5 may stand in for that of round 6"
 
 
 def test_a_site_of_a_star_takes_the_mean_as_it_is_and_waits_longer_than_its_server() -> None:
@@ -836,6 +901,11 @@ def test_who_joins_waits_for_the_others_to_come_to_its_first_round() -> None:
     assert only(Mix, actions).catches_up
     assert protocol.mixed() == [Train(4)]
     assert protocol.catch_ups == 0
+    for name in ("a", "b", "c"):
+        protocol.body_arrived(name, 8)
+    protocol.trained()
+    protocol.mixed()
+    assert (protocol.round_index, protocol.catch_ups) == (9, 1)
 
 
 def test_who_joins_does_not_wait_for_ever_for_a_neighbour_that_is_gone() -> None:
@@ -853,6 +923,24 @@ def test_who_has_joined_restarts_like_any_other() -> None:
     protocol.start()
     assert protocol.round_index == 6
     assert protocol.timer("start") == [Train(6)]
+
+
+def test_the_early_body_of_a_neighbour_to_be_is_kept() -> None:
+    protocol = started(revised("a"), round_index=2)
+    assert protocol.body_arrived("d", 4) == []
+    pass_round(protocol)
+    assert (protocol.have("d"), protocol.discarded) == (4, {})
+
+
+def test_a_new_neighbour_that_is_not_there_is_waited_for_once() -> None:
+    protocol = started(revised("a"), round_index=3)
+    pass_round(protocol)
+    protocol.trained()
+    assert protocol.waiting_for == ("b", "c", "d")
+    protocol.timer("deadline")
+    protocol.mixed()
+    protocol.trained()
+    assert protocol.waiting_for == ("b", "c")
 
 
 def test_who_is_no_longer_a_neighbour_is_ignored_and_its_bodies_go() -> None:
