@@ -12,8 +12,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# Peer-to-peer FLOP against its alternatives, on two bundled data sets at 8 hospitals, 3 seeds.
+# Four hospitals as real daemons with encrypted sockets, without a server and with one; then peer-to-peer FLOP
+# against its alternatives, simulated on two bundled data sets at 8 hospitals, 3 seeds.
 demo: install
+	$(BIN)/flop-p2p local examples/four-hospitals.toml --topology ring --out runs/demo/hospitals --resume
+	$(BIN)/flop-p2p local examples/four-hospitals.toml --method flop --out runs/demo/hospitals-with-server --resume
 	$(BIN)/flop-p2p compare examples/breast-cancer.toml --out runs/demo/breast-cancer --resume
 	$(BIN)/flop-p2p compare examples/digits.toml --out runs/demo/digits --resume
 

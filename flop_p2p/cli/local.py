@@ -46,6 +46,7 @@ def local(
         write_page(directory, summary)
     console.print(summary_table(summary))
     console.print(_whole(summary), highlight=False)
+    console.print(_traffic(summary), highlight=False)
     console.print(f"written to {directory}", soft_wrap=True, markup=False)
 
 
@@ -118,3 +119,11 @@ def _whole(summary: dict[str, Any]) -> str:
         for other, rounds in node["absences"].items()
     ]
     return f"not every hospital took part in every round: {'; '.join(missed) or 'see nodes in summary.json'}"
+
+
+def _traffic(summary: dict[str, Any]) -> str:
+    busiest = max(summary["nodes"], key=lambda name: sum(summary["nodes"][name]["bytes"].values()))
+    return (
+        f"{summary['bytes']['total'] / 1e6:,.1f} MB sent by all in {summary['seconds']['total']:.1f} s; "
+        f"{busiest} sent and received most, {summary['bytes']['busiest_site'] / 1e6:,.1f} MB"
+    )

@@ -26,7 +26,10 @@ class Samples:
         self.task: Task = dataset.task
         self.outputs = len(dataset.class_names)
         # Writable, or torch warns: files read in one piece come as read-only arrays.
-        self.inputs = torch.from_numpy(np.require(dataset.inputs, requirements=["C", "W"])).to(device)
+        inputs = np.require(dataset.inputs, requirements=["C", "W"])
+        # An axis of length one can have any stride, and by it torch chooses between memory formats, whose results
+        # differ in the last bits; flattened and shaped again, equal samples are equal in this, too.
+        self.inputs = torch.from_numpy(inputs.reshape(-1)).view(inputs.shape).to(device)
         self.labels = torch.from_numpy(np.require(dataset.labels, requirements=["C", "W"])).to(device)
         shape = (-1, 1, 1) if self.inputs.dim() == 4 else (-1,)
         unit = 255.0 if self.inputs.dtype == torch.uint8 else 1.0

@@ -55,7 +55,7 @@ class Node:
         self.keys = load_keys(site.keys)
         self.membership = Membership(site)
         check_own_key(self.membership, self.keys, site.name)
-        torch.set_num_threads(site.threads)
+        torch.set_num_threads(site.threads)  # of this thread, which builds the model
         federation = self.membership.revisions[0]
         self.model = SiteModel(federation, site)
         self.rounds = federation.training.rounds
@@ -92,6 +92,7 @@ class Node:
             self.membership,
             self.journal,
             deadline=federation.gossip.deadline,
+            threads=site.threads,
             partway=partway,
             adopt=adopt,
         )

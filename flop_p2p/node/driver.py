@@ -9,6 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import torch
+
 from flop_p2p.gossip.actions import (
     Action,
     CancelTimer,
@@ -53,6 +55,7 @@ class Driver:
 
     Args:
         deadline: seconds that the node waits, after its last round, for neighbours that still lack its body.
+        threads: that torch computes with.
         partway: where the checkpoint was inside a round; None at the beginning of one.
         adopt: rounds in which a newly joined site trains its head alone on the body that it took over.
     """
@@ -66,6 +69,7 @@ class Driver:
         journal: Journal,
         *,
         deadline: float,
+        threads: int = 1,
         partway: Partway | None = None,
         adopt: int = 0,
     ) -> None:
@@ -82,7 +86,8 @@ class Driver:
         self._delivered: dict[str, int] = {}
         self._inbox: asyncio.Queue[Callable[[], list[Action]]] = asyncio.Queue()
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        # how many threads torch uses is a setting of the thread that calls it
+        self._thread = ThreadPoolExecutor(1, "compute", initializer=torch.set_num_threads, initargs=(threads,))
         self._stopping = False
         self._finished: Finish | None = None
 

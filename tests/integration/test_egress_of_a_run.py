@@ -63,7 +63,7 @@ def test_a_real_run_passes(run: Path) -> None:
 @pytest.mark.parametrize("peers", [(), ("hospital-2", "hospital-3")], ids=["alone", "with receipts"])
 @pytest.mark.parametrize(
     ("falsify", "named"),
-    [(edit, "line 10"), (swap, "line 7"), (cut, "egress"), (insert, "line 6"), (rebuild, "egress")],
+    [(edit, "line 10"), (swap, "line 7"), (cut, "egress"), (insert, "line 5"), (rebuild, "egress")],
 )
 def test_a_falsified_log_fails(
     run: Path, tmp_path: Path, falsify: Callable[[list[str]], None], named: str, peers: tuple[str, ...]

@@ -44,6 +44,7 @@ def test_daemons_reach_the_bodies_and_heads_of_the_simulator(tmp_path: Path, ove
         assert found.keys() == expected.keys()
         for name, tensor in expected.items():
             assert (found[name] - tensor).norm() <= 1e-5 * tensor.norm(), (path.stem, name)
+            assert settings.method == "flop" or torch.equal(found[name], tensor)  # a server sums in another order
     assert summary["whole"]
     assert set(simulated) <= set(summary)
     assert summary["metrics"]["accuracy"]["per_site"] == pytest.approx(simulated["metrics"]["accuracy"]["per_site"])

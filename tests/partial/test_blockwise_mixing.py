@@ -4,11 +4,12 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 
 from flop_p2p.errors import SplitError
-from flop_p2p.partial import mix
+from flop_p2p.partial import mix, mixing
 from flop_p2p.partial.mixing import BLOCK
 
 SITES = ("Bonn", "Kyiv", "Oslo", "Rome", "Wien")
@@ -77,3 +78,22 @@ def test_what_does_not_fit_changes_nothing(name: str, body: np.ndarray, message:
     with pytest.raises(SplitError, match=message):
         mix(own, "Rome", 0.5, [(name, 0.5, body)])
     assert np.array_equal(own, np.ones(10))
+
+
+@settings(max_examples=30, deadline=None)
+@given(sites=st.integers(1, 12), parameters=st.integers(1, 300), seed=st.integers(0, 99))
+def test_all_rows_at_once_are_what_each_site_mixes_to_the_bit(sites: int, parameters: int, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    bodies = generator.normal(size=(sites, parameters)).astype(np.float32)
+    dense = generator.random((sites, sites)) * (generator.random((sites, sites)) < 0.5) + np.eye(sites)
+    weights = dense / dense.sum(axis=1, keepdims=True)
+    at_once = bodies.copy()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mixing, "BLOCK", 64)
+        mixing.mix_rows(at_once, csr_array(weights))
+    for row in range(sites):
+        own = bodies[row].copy()
+        parts = [(f"{j:02}", weights[row, j], bodies[j]) for j in range(sites) if j != row and weights[row, j]]
+        mixing.mix(own, f"{row:02}", weights[row, row], parts)
+        np.testing.assert_array_equal(at_once[row], own)
+    np.testing.assert_allclose(at_once, weights @ bodies, rtol=1e-5, atol=1e-6)
