@@ -1,6 +1,7 @@
 """The daemon of one site: everything that `flop-p2p node site.toml` brings together."""
 
 import asyncio
+import gc
 import json
 import logging
 import signal
@@ -148,6 +149,7 @@ class Node:
             return self._finish()
         interrupted = self._heed_signals()
         async with AsyncExitStack() as stack:
+            stack.callback(self.egress.close)
             await self.transport.open()
             stack.push_async_callback(self.transport.close)
             server = StatusServer(self.site.state, self.snapshot)
@@ -208,6 +210,7 @@ def run_node(site: SiteSettings, adopt: int = 0) -> dict[str, Any]:
         Interrupted: stopped by Ctrl-C.
     """
     node = Node(site, adopt)
+    gc.freeze()  # what is loaded now stays: going through it when the process ends would take seconds
     with node.lock:
         return asyncio.run(node.run())
 

@@ -163,8 +163,7 @@ class Driver:
             case Connected(name, greeting):
                 logger.info("connected to %s, which is in round %d", name, greeting.round + 1)
                 return protocol.connected(name, greeting.round, greeting.have, greeting.finished)
-            case Lost(name, reason):
-                logger.warning("lost %s: %s", name, reason)
+            case Lost(name):
                 return protocol.lost(name)
             case Left(name, last_round, finished):
                 logger.info("%s said goodbye after round %d%s", name, last_round + 1, ", finished" if finished else "")

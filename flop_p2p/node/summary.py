@@ -89,6 +89,8 @@ def last_line(summary: Figures) -> str:
     """One sentence on how the run ended; it never passes a part of the neighbours off as all of them."""
     rounds = f"{summary['completed']} of {summary['rounds']} rounds"
     head = f"finished {rounds}" if summary["complete"] else f"stopped after {rounds}"
+    if not summary["completed"]:
+        return head
     remarks = [
         f"{name} was absent in {len(missed)} ({_numbers(missed)})" for name, missed in summary["absences"].items()
     ]

@@ -87,7 +87,6 @@ class Link:
             self._hub.spawn(self._guard(work)) for work in (outgoing.run(), self._beat(self._current))
         )
         self.status.state, self.status.reason, self.status.last_contact = "connected", "", time.time()
-        logger.info("%s: connected", self.name)
         self._hub.emit(Connected(self.name, session.greeting))
 
     def send(self, outgoing: OutgoingBody) -> None:
@@ -207,7 +206,6 @@ class Link:
     def _leave(self, goodbye: Goodbye, current: _Current) -> None:
         self.forget()
         self.status.state, self.status.reason = "left", ""
-        logger.info("%s: left after round %d", self.name, goodbye.last_round)
         self._hub.emit(Left(self.name, goodbye.last_round, goodbye.finished))
         current.ended()
 
