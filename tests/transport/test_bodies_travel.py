@@ -8,11 +8,11 @@ from network_tools import make_body, make_nodes, pairs, running
 
 from flop_p2p.transport.base import BodyReceived, Connected, Delivered
 from flop_p2p.transport.memory import MemoryNetwork
-from flop_p2p.wire import CHUNK_BYTES
+from flop_p2p.transport.outgoing import SEALED_CHUNK_BYTES
 
 
 @pytest.mark.parametrize("carrier", ["sealed", "curve", "memory"])
-@pytest.mark.parametrize("parameters", [1, 1000, CHUNK_BYTES // 4 + 1, 5 * CHUNK_BYTES // 4 + 3])
+@pytest.mark.parametrize("parameters", [1, 1000, SEALED_CHUNK_BYTES // 4 + 1, 5 * SEALED_CHUNK_BYTES // 4 + 3])
 def test_two_nodes_exchange_bodies_of_any_size_in_both_directions_at_once(carrier: str, parameters: int) -> None:
     async def scenario() -> None:
         north, south = make_nodes(
