@@ -1,10 +1,14 @@
-"""Who may connect: the members' keys and no others (ZAP, https://rfc.zeromq.org/spec/27)."""
+"""Who may connect (ZAP, https://rfc.zeromq.org/spec/27): members' keys and no others, and few to the bulk port.
+
+Frames on the bulk port are sealed, so that it does not matter who brings them; but strangers must not take all room.
+"""
 
 import logging
 from collections.abc import Mapping
 
 import zmq.asyncio
 from zmq.auth.asyncio import AsyncioAuthenticator
+from zmq.utils import z85
 
 from flop_p2p.transport.link import Link
 from flop_p2p.transport.sockets import ZAP_DOMAIN
@@ -12,6 +16,8 @@ from flop_p2p.transport.sockets import ZAP_DOMAIN
 logger = logging.getLogger("flop_p2p.transport")
 
 MAX_STRANGERS = 1000  # unknown keys that are remembered, so that each is logged once
+MAX_BULK = 64  # bulk connections; further ones only from addresses that a member's key was seen at
+MAX_ADDRESSES = 1000  # such addresses
 
 
 class MemberAuthenticator(AsyncioAuthenticator):
@@ -22,17 +28,32 @@ class MemberAuthenticator(AsyncioAuthenticator):
     Args:
         context: whose sockets ask this authenticator.
         links: the neighbours by name; the owner changes them.
+
+    Attributes:
+        bulk_connections: file descriptors of the connections to the bulk port; the listener keeps them.
     """
 
     def __init__(self, context: zmq.asyncio.Context, links: Mapping[str, Link]) -> None:
         super().__init__(context)
         self._links = links
+        self.bulk_connections: set[int] = set()
         self._strangers: set[str] = set()
+        self._addresses: set[bytes] = set()
         self.configure_curve_callback(ZAP_DOMAIN.decode(), self)
 
     def member(self, key: str) -> Link | None:
         """The neighbour whose public key (Z85) this is."""
         return next((link for link in self._links.values() if key in link.peer.curve_keys), None)
+
+    async def handle_zap_message(self, msg: list[bytes]) -> None:
+        """One question of ZAP: version, request id, domain, address, identity, mechanism and, with CURVE, the key."""
+        if len(msg) == 6 and len(self.bulk_connections) > MAX_BULK and msg[3] not in self._addresses:
+            self._send_zap_reply(msg[1], b"400", b"too many connections")
+            return
+        known = len(msg) == 7 and self.member(z85.encode(msg[6]).decode()) is not None
+        if known and len(self._addresses) < MAX_ADDRESSES:
+            self._addresses.add(msg[3])
+        await super().handle_zap_message(msg)
 
     def callback(self, _domain: str, key: bytes) -> bool:
         """ZAP's question whether ``key`` (Z85) may connect."""

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from flop_p2p.errors import WireError
 from flop_p2p.transport.base import (
@@ -84,7 +85,7 @@ class Link:
         outgoing = Outgoing(self._hub, self.name, way.bulk, self.status, session.sealer)
         self._current = _Current(way, outgoing, Incoming(self._hub, session.opener), ended, renew)
         self._current.tasks = tuple(
-            self._hub.spawn(self._guard(work)) for work in (outgoing.run(), self._beat(self._current))
+            self._hub.spawn(self._guard(work)) for work in (outgoing.run, partial(self._beat, self._current))
         )
         self.status.state, self.status.reason, self.status.last_contact = "connected", "", time.time()
         self._hub.emit(Connected(self.name, session.greeting))
@@ -241,8 +242,8 @@ class Link:
                 raise LinkError(f"no sign of life for {gossip.lost_after:g} s")
             current.incoming.check_progress()
 
-    async def _guard(self, work: Awaitable[None]) -> None:
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await work
+            await work()
         except (LinkError, WireError) as error:
             self._break(str(error))

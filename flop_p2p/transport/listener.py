@@ -34,6 +34,7 @@ class Listener:
         self._control = curve_server(context, keys)
         self._bulk = bulk = bulk_server(context) if hub.gossip.bulk == "sealed" else None
         self._monitor = Monitor(self._control)
+        self._bulk_monitor: Monitor | None = None
         self._acceptor = Acceptor(hub, links, None if bulk is None else lambda bulk_id: SocketRoute(bulk, (bulk_id,)))
 
     def open(self, listen: str, bulk_listen: str | None) -> None:
@@ -47,7 +48,9 @@ class Listener:
             if bulk_listen is None:
                 raise TransportError('no address to listen at for bodies; give bulk_listen, or gossip.bulk = "curve"')
             bind(self._bulk, bulk_listen)
+            self._bulk_monitor = Monitor(self._bulk)
             self._hub.spawn(self._read_bulk(self._bulk))
+            self._hub.spawn(self._count(self._bulk_monitor))
         bind(self._control, listen)
         self._hub.spawn(self._read_control())
         self._hub.spawn(self._watch())
@@ -57,6 +60,8 @@ class Listener:
         self._authenticator.stop()
         self._monitor.close()
         self._control.close()
+        if self._bulk_monitor is not None:
+            self._bulk_monitor.close()
         if self._bulk is not None:
             self._bulk.close()
 
@@ -81,6 +86,16 @@ class Listener:
             if strange or not self._acceptor.frame(route, parts[0].bytes, parts[1].buffer):
                 self.strange_frames += 1
             await asyncio.sleep(0)
+
+    async def _count(self, monitor: Monitor) -> None:
+        """Keep the authenticator's count of bulk connections. A descriptor whose end was missed is soon used again."""
+        connections = self._authenticator.bulk_connections
+        while True:
+            event, descriptor = await monitor.next()
+            if event == zmq.EVENT_ACCEPTED:
+                connections.add(descriptor)
+            elif event == zmq.EVENT_DISCONNECTED:
+                connections.discard(descriptor)
 
     async def _watch(self) -> None:
         """When a connection ends, find out whose by sending a sign of life to all."""

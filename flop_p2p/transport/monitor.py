@@ -27,17 +27,22 @@ class Monitor:
 
     def __init__(self, monitored: zmq.asyncio.Socket) -> None:
         self._monitored = monitored
-        self._events = monitored.get_monitor_socket(CONNECTING | HANDSHAKE)
+        self._events = monitored.get_monitor_socket(CONNECTING | HANDSHAKE | zmq.EVENT_ACCEPTED)
 
     def close(self) -> None:
         """Stop before the socket itself is closed."""
         self._monitored.disable_monitor()
         self._events.close(0)
 
+    async def next(self) -> tuple[int, int]:
+        """The next event and its value; where a connection came about or ended, its file descriptor."""
+        message = await recv_monitor_message(self._events)
+        return int(message["event"]), int(message["value"])
+
     async def until(self, wanted: int) -> int:
         """The next event of those in the mask ``wanted``."""
         while True:
-            event = int((await recv_monitor_message(self._events))["event"])
+            event, _ = await self.next()
             if event & wanted:
                 return event
 

@@ -32,8 +32,11 @@ def curve_server(context: zmq.asyncio.Context, keys: TransportKeys) -> zmq.async
 
 
 def bulk_server(context: zmq.asyncio.Context) -> zmq.asyncio.Socket:
-    """A plain ROUTER for frames that are sealed already."""
-    return _router(context, BULK_QUEUE, MAX_FRAME_BYTES)
+    """A plain ROUTER for frames that are sealed already. The authenticator of its context bounds its connections."""
+    router = _router(context, BULK_QUEUE, MAX_FRAME_BYTES)
+    router.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
+    router.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+    return router
 
 
 def curve_client(context: zmq.asyncio.Context, keys: TransportKeys, server_key: str) -> zmq.asyncio.Socket:

@@ -2,9 +2,11 @@
 
 import asyncio
 import hashlib
+import random
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -28,10 +30,12 @@ E = TypeVar("E")
 
 
 def free_port() -> int:
-    """A port that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody uses now, nor is likely to be given for an outgoing connection before the test binds it."""
+    while True:
+        port = random.randrange(15_000, 32_000)
+        with socket.socket() as attempt, suppress(OSError):
+            attempt.bind(("127.0.0.1", port))
+            return port
 
 
 def make_body(parameters: int, seed: int = 0) -> Body:

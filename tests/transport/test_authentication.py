@@ -1,6 +1,7 @@
 """Only members' keys get past the handshake, and only as themselves."""
 
 import asyncio
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +11,11 @@ import zmq.asyncio
 from network_tools import Node, eventually, make_body, make_nodes, peer_of, running, strangers
 
 from flop_p2p.transport.authentication import MemberAuthenticator
-from flop_p2p.transport.base import BodyReceived, Connected, TransportKeys
+from flop_p2p.transport.base import BodyReceived, Connected, Delivered, TransportKeys
 from flop_p2p.transport.link import Link
 from flop_p2p.transport.monitor import Monitor
 from flop_p2p.transport.routes import LinkError
-from flop_p2p.transport.sockets import bind, curve_client, curve_server
+from flop_p2p.transport.sockets import bind, bulk_client, curve_client, curve_server
 
 
 def refusals(caplog: pytest.LogCaptureFixture, text: str) -> list[str]:
@@ -93,7 +94,7 @@ def test_a_member_that_claims_anothers_name_is_refused_and_logged_once(
         honest = by_name["south" if liar == "north" else "north"]
         strangers(by_name["east"], by_name[liar])
         async with running(*nodes):
-            await by_name["east"].until(Connected, name=honest.name)
+            await honest.until(Connected, name="east")
             links = honest.transport.links()
             await eventually(lambda: links[liar].state == "refused", "the liar is refused")
             assert "says west" in links[liar].reason
@@ -158,6 +159,41 @@ def test_a_key_that_was_removed_loses_its_rights_on_the_connection_that_it_has()
             north.send("south", 1, make_body(5))
             await eventually(lambda: north.transport.links()["south"].state != "connected", "north is cut off")
             assert all(not isinstance(event, BodyReceived | Connected) for event in south.events[seen:])
+
+    asyncio.run(scenario())
+
+
+def test_strangers_cannot_take_all_room_at_the_bulk_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flop_p2p.transport.authentication.MAX_BULK", 5)
+
+    async def join(dealer: zmq.asyncio.Socket, node: Node) -> bool:
+        monitor = Monitor(dealer)
+        dealer.connect(node.bulk.replace("tcp://", "tcp://127.0.0.2:0;"))  # from another address than the member
+        try:
+            await monitor.connected("there")
+            return True
+        except LinkError:
+            return False
+        finally:
+            monitor.close()
+
+    async def scenario() -> None:
+        north, south = make_nodes("north", "south")
+        async with running(south):
+            context = zmq.asyncio.Context()
+            dealers = [bulk_client(context, b"1" + os.urandom(15)) for _ in range(8)]
+            joined = []
+            for dealer in dealers:
+                joined.append(await join(dealer, south))
+                await asyncio.sleep(0.02)  # until the connection is counted
+            async with running(north):
+                await north.until(Connected)
+                north.send("south", 1, make_body(5))
+                await north.until(Delivered)
+            for dealer in dealers:
+                dealer.close(0)
+            context.term()
+        assert joined == [True] * 5 + [False] * 3
 
     asyncio.run(scenario())
 

@@ -9,10 +9,10 @@ from network_relay import Relay, SocksProxy
 from network_tools import Node, eventually, make_body, make_nodes, peer_of, running
 
 from flop_p2p.transport.base import BodyReceived, Connected, Delivered, Left, Lost
+from flop_p2p.transport.outgoing import SEALED_CHUNK_BYTES
 from flop_p2p.transport.sockets import split_endpoint
-from flop_p2p.wire import CHUNK_BYTES
 
-PARAMETERS = 5 * CHUNK_BYTES // 4
+PARAMETERS = 5 * SEALED_CHUNK_BYTES // 4
 
 
 def hidden_and_open(parameters: int = 5, **changes: object) -> tuple[Node, Node]:

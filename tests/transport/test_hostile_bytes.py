@@ -21,7 +21,7 @@ PARAMETERS = 3 * SMALL_CHUNK // 4  # three chunks
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flop_p2p.transport.outgoing.CHUNK_BYTES", SMALL_CHUNK)
+    monkeypatch.setattr("flop_p2p.transport.outgoing.SEALED_CHUNK_BYTES", SMALL_CHUNK)
     monkeypatch.setattr("flop_p2p.transport.incoming.TRANSFER_TIMEOUT", 0.5)
 
 

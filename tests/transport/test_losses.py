@@ -99,7 +99,7 @@ def test_either_channel_cut_means_lost_and_both_are_made_anew(channel: str) -> N
 
 def test_a_bulk_channel_that_does_not_move_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flop_p2p.transport.outgoing.TRANSFER_TIMEOUT", 0.4)
-    monkeypatch.setattr("flop_p2p.transport.outgoing.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("flop_p2p.transport.outgoing.SEALED_CHUNK_BYTES", 1000)
 
     async def scenario() -> None:
         north, south = make_nodes("north", "south", parameters=5000)

@@ -17,7 +17,7 @@ from flop_p2p.wire import FrameHeader
 def test_keys_are_renewed_under_traffic_and_no_body_is_lost(
     bulk: str, every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flop_p2p.transport.outgoing.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("flop_p2p.transport.outgoing.SEALED_CHUNK_BYTES", 1000)
     monkeypatch.setattr("flop_p2p.transport.outgoing.CURVE_CHUNK_BYTES", 1000)
 
     async def scenario() -> None:
@@ -101,7 +101,7 @@ def test_the_newest_body_replaces_one_that_waits() -> None:
 
 
 def test_a_receiver_that_takes_nothing_holds_two_bodies_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flop_p2p.transport.outgoing.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("flop_p2p.transport.outgoing.SEALED_CHUNK_BYTES", 1000)
 
     async def scenario() -> None:
         north, south = make_nodes("north", "south", parameters=5000)
@@ -188,8 +188,8 @@ def test_neighbours_can_be_added_and_removed_while_bodies_flow() -> None:
             await north.until(Connected, name="south")
             for node in (north, south):
                 node.transport.update_peers(everyone[node.name])
-            await east.until(Connected, name="north")
-            await east.until(Connected, name="south")
+            await north.until(Connected, name="east")
+            await south.until(Connected, name="east")
             assert len(north.seen(Connected, name="south")) == 1
             north.transport.send("east", outgoing(1, make_body(5)))
             await east.until(BodyReceived, name="north")
