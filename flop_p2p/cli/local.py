@@ -59,7 +59,8 @@ def _watching(console: Console, rounds: int) -> Iterator[Show]:
 
             def redraw(snapshots: dict[str, "Snapshot | None"]) -> None:
                 latest.update({name: each for name, each in snapshots.items() if each is not None})
-                live.update(_table({name: latest.get(name) for name in snapshots}, rounds))
+                rows = {name: each or _ended(latest.get(name)) for name, each in snapshots.items()}
+                live.update(_table(rows, rounds))
 
             yield redraw
         return
@@ -76,6 +77,11 @@ def _watching(console: Console, rounds: int) -> Iterator[Show]:
             console.print(f"round {completed}/{rounds} complete at every hospital{mean}", highlight=False)
 
     yield report
+
+
+def _ended(latest: "Snapshot | None") -> "Snapshot | None":
+    """What a daemon said last that answers no more."""
+    return None if latest is None else {**latest, "phase": "ended", "waiting_for": []}
 
 
 def _table(snapshots: dict[str, "Snapshot | None"], rounds: int) -> Table:

@@ -182,6 +182,8 @@ def test_a_new_site_trains_its_head_alone(hospitals: MakeHospitals) -> None:
     model.train_head(3)
     assert torch.equal(model.body, body)
     assert not torch.equal(model.head, head)
+    assert isinstance(model.train(3, never), float)  # with momentum, body and head train together from here on
+    assert not torch.equal(model.body, body)
 
 
 def test_pretrained_weights_lie_beside_the_federation_file(hospitals: MakeHospitals, tmp_path: Path) -> None:
