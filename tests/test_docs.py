@@ -20,9 +20,15 @@ from typer.testing import CliRunner
 import flop_p2p
 from flop_p2p import cli
 from flop_p2p.cli import options
-from flop_p2p.config import DataSettings, ExperimentSettings, load_experiment, validate
+from flop_p2p.config import DataSettings, ExperimentSettings, load_experiment, load_site, validate
 from flop_p2p.data import load_federated
+from flop_p2p.gossip.actions import Mix
+from flop_p2p.local.prepare import local_sites, prepare
+from flop_p2p.local.results import collect
+from flop_p2p.node.daemon import Node
+from flop_p2p.node.summary import summarize
 from flop_p2p.partial import split_model
+from flop_p2p.simulation import load_data
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "nodes").rglob("README.md"))]
@@ -213,6 +219,38 @@ def test_your_own_model_runs_and_files_hold_the_fields_told(small: Path) -> None
     assert fields_of_table(text, "`summary.json`:") == set(summary)
     assert fields_of_table(text, "A line of `metrics.jsonl`:") == set(line)
     assert set(summary["metrics"]) < fields_of_table(text, "All are computed after mixing")
+
+
+def test_files_and_answers_of_nodes_hold_the_fields_told(tmp_path: Path) -> None:
+    settings = load_experiment(overrides={**SMALL, "data.sites": 2, "topology.name": "full", "training.rounds": 1})
+    data = load_data(settings)
+    sites = local_sites(settings, data, tmp_path)
+    prepare(settings, data, sites, tmp_path)
+    text = page_of("node-files.md")
+    for site in sites:
+        node = Node(load_site(site.settings))
+        node.journal.mixed(Mix(0, 1.0, ()), 0.0)
+        summary = summarize(site.name, node.protocol, node.membership, node.journal, node.transport)
+        status = node.snapshot()
+        node.journal.records.finish(summary)
+        node.model.save_model(site.state / "model.safetensors")
+        node.egress.close()
+        node.lock.release()
+        assert fields_of_table(text, "A line of a node:") == set(node.journal.records.last or {})
+        assert fields_of_table(text, "The summary of a node:") == set(summary)
+        assert fields_of_table(text, "prints the state of a running node:") == set(status)
+        (link,) = status["neighbours"].values()
+        assert fields_of_table(text, "A link to a neighbour:") == set(link)
+        assert {path.name for path in site.state.iterdir()} < set(names_of_table(text, "# What a node writes"))
+    told = fields_of_table(page_of("experiments.md"), "`summary.json`:") | fields_of_table(text, "two more:")
+    assert told == set(collect(settings, data, sites, tmp_path, 1.0))
+
+
+def names_of_table(text: str, before: str) -> Iterator[str]:
+    """The names of files in the first column of the first table after a line; N is 1."""
+    table = text[text.index(before) :].split("\n|---", 1)[1].split("\n\n", 1)[0]
+    for row in table.splitlines()[1:]:
+        yield from (name.replace("-N.", "-1.") for name in re.findall(r"`([^`]+)`", row.split(" | ")[0]))
 
 
 def fields_of_table(text: str, before: str) -> set[str]:
