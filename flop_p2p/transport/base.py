@@ -170,7 +170,7 @@ class Transport(Protocol):
         """The round that heartbeats tell."""
 
     def update_peers(self, peers: Sequence[Peer]) -> None:
-        """Replace the neighbours, their keys and addresses; links of those that did not change stay as they are."""
+        """Replace the neighbours, their keys and addresses; a link whose neighbour only got a further key stays."""
 
     async def goodbye(self, last_round: int, finished: bool) -> None:
         """Tell every connected neighbour that this node leaves, after what is queued for it was sent.

@@ -3,6 +3,7 @@
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from flop_p2p.config.federation import GossipSettings
 from flop_p2p.transport.base import (
@@ -93,7 +94,9 @@ class CommonTransport(Transport, ABC):
         """See `Transport.update_peers`."""
         given = {peer.name: peer for peer in peers}
         for name, link in list(self._links.items()):
-            if given.get(name) != link.peer:
+            if name in given and _only_more_keys(link.peer, given[name]):
+                link.peer = given[name]
+            else:
                 self._hang_up(name)
                 link.lose("the federation changed")
                 del self._links[name]
@@ -144,3 +147,7 @@ class CommonTransport(Transport, ABC):
     def _hang_up(self, name: str) -> None:
         if name in self._dialling:
             self._dialling.pop(name).cancel()
+
+
+def _only_more_keys(before: Peer, after: Peer) -> bool:
+    return set(before.curve_keys) <= set(after.curve_keys) and replace(before, curve_keys=after.curve_keys) == after

@@ -33,8 +33,8 @@ class Listener:
         self._authenticator = MemberAuthenticator(context, links)
         self._control = curve_server(context, keys)
         self._bulk = bulk = bulk_server(context) if hub.gossip.bulk == "sealed" else None
-        self._monitor = Monitor(self._control)
-        self._bulk_monitor: Monitor | None = None
+        self._monitors: list[Monitor] = []
+        self._gone = asyncio.Event()
         self._acceptor = Acceptor(hub, links, None if bulk is None else lambda bulk_id: SocketRoute(bulk, (bulk_id,)))
 
     def open(self, listen: str, bulk_listen: str | None) -> None:
@@ -48,20 +48,19 @@ class Listener:
             if bulk_listen is None:
                 raise TransportError('no address to listen at for bodies; give bulk_listen, or gossip.bulk = "curve"')
             bind(self._bulk, bulk_listen)
-            self._bulk_monitor = Monitor(self._bulk)
             self._hub.spawn(self._read_bulk(self._bulk))
-            self._hub.spawn(self._count(self._bulk_monitor))
+            self._hub.spawn(self._count(self._monitor(self._bulk, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)))
         bind(self._control, listen)
-        self._hub.spawn(self._read_control())
-        self._hub.spawn(self._watch())
+        monitor = self._monitor(self._control, zmq.EVENT_DISCONNECTED)
+        for work in (self._read_control(), self._watch(monitor), self._look_who_is_gone(monitor)):
+            self._hub.spawn(work)
 
     def close(self) -> None:
         """Close the sockets."""
         self._authenticator.stop()
-        self._monitor.close()
+        for monitor in self._monitors:
+            monitor.close()
         self._control.close()
-        if self._bulk_monitor is not None:
-            self._bulk_monitor.close()
         if self._bulk is not None:
             self._bulk.close()
 
@@ -97,10 +96,21 @@ class Listener:
             elif event == zmq.EVENT_DISCONNECTED:
                 connections.discard(descriptor)
 
-    async def _watch(self) -> None:
-        """When a connection ends, find out whose by sending a sign of life to all."""
+    def _monitor(self, monitored: zmq.asyncio.Socket, wanted: int) -> Monitor:
+        self._monitors.append(Monitor(monitored, wanted))
+        return self._monitors[-1]
+
+    async def _watch(self, monitor: Monitor) -> None:
         while True:
-            await self._monitor.disconnected()
+            await monitor.next()
+            self._gone.set()
+
+    async def _look_who_is_gone(self, monitor: Monitor) -> None:
+        """When connections end, find out whose by sending a sign of life to all."""
+        while True:
+            await self._gone.wait()
+            self._gone.clear()
+            await monitor.settled()
             for link in list(self._links.values()):
                 link.ping()
             await asyncio.sleep(PAUSE)

@@ -23,11 +23,15 @@ class WrongKeyError(LinkError):
 
 
 class Monitor:
-    """The events of one socket."""
+    """The events of one socket. They must be read without delay: a full queue of them stops ZeroMQ itself.
 
-    def __init__(self, monitored: zmq.asyncio.Socket) -> None:
+    Args:
+        wanted: mask of the events that are of interest.
+    """
+
+    def __init__(self, monitored: zmq.asyncio.Socket, wanted: int = CONNECTING | HANDSHAKE) -> None:
         self._monitored = monitored
-        self._events = monitored.get_monitor_socket(CONNECTING | HANDSHAKE | zmq.EVENT_ACCEPTED)
+        self._events = monitored.get_monitor_socket(wanted)
 
     def close(self) -> None:
         """Stop before the socket itself is closed."""
@@ -46,9 +50,8 @@ class Monitor:
             if event & wanted:
                 return event
 
-    async def disconnected(self) -> None:
-        """Wait until a connection has ended and its last words, a goodbye perhaps, were read by whoever reads them."""
-        await self.until(zmq.EVENT_DISCONNECTED)
+    async def settled(self) -> None:
+        """After a connection has ended: wait until its last words, a goodbye perhaps, were read by whoever reads."""
         for _ in range(MOST):
             if not await self._monitored.poll(1000 * QUIET):
                 break

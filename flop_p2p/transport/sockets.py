@@ -15,6 +15,8 @@ ZAP_DOMAIN = b"flop-p2p"
 CONNECT_TIMEOUT = 5.0  # seconds for TCP to connect, through a proxy too
 HANDSHAKE_TIMEOUT = 10.0  # seconds for ZeroMQ's handshake, and as many for the greeting
 LINGER = 0.5  # seconds in which a closing socket may still send what is queued
+KEEPALIVE_IDLE = 60  # seconds; firewalls forget connections that are idle while a site trains
+KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 10, 6  # seconds between, and number of, unanswered packets until it is dead
 CONTROL_QUEUE = 64  # messages of the control channel that may wait, each way and each connection
 BULK_QUEUE = 6  # frames of the bulk channel, likewise: the window and a little more
 MARGIN = 1024  # bytes by which CURVE and msgpack may lengthen a message
@@ -105,6 +107,15 @@ async def resolve(endpoint: str) -> list[str]:
     return list(dict.fromkeys(_endpoint(str(entry[4][0]), port) for entry in found))[:MAX_ADDRESSES]
 
 
+def keep_alive(connection: socket.socket) -> None:
+    """The same for a connection that ZeroMQ does not make."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    times = {"TCP_KEEPIDLE": KEEPALIVE_IDLE, "TCP_KEEPINTVL": KEEPALIVE_INTERVAL, "TCP_KEEPCNT": KEEPALIVE_COUNT}
+    for name, value in times.items():
+        if hasattr(socket, name):  # not every system has all of them
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
 def _endpoint(host: str, port: int) -> str:
     return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
 
@@ -134,9 +145,9 @@ def _socket(context: zmq.asyncio.Context, kind: int, queue: int, largest: int) -
         zmq.HANDSHAKE_IVL: int(1000 * HANDSHAKE_TIMEOUT),
         zmq.IPV6: 1,
         zmq.TCP_KEEPALIVE: 1,
-        zmq.TCP_KEEPALIVE_IDLE: 60,
-        zmq.TCP_KEEPALIVE_INTVL: 10,
-        zmq.TCP_KEEPALIVE_CNT: 6,
+        zmq.TCP_KEEPALIVE_IDLE: KEEPALIVE_IDLE,
+        zmq.TCP_KEEPALIVE_INTVL: KEEPALIVE_INTERVAL,
+        zmq.TCP_KEEPALIVE_CNT: KEEPALIVE_COUNT,
     }
     for option, value in options.items():
         made.setsockopt(option, value)

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from flop_p2p.transport.routes import LinkError
-from flop_p2p.transport.sockets import CONNECT_TIMEOUT, LINGER, split_endpoint
+from flop_p2p.transport.sockets import CONNECT_TIMEOUT, LINGER, keep_alive, split_endpoint
 
 BLOCK = 1 << 18  # bytes passed on at a time
 REPLIES = {
@@ -66,6 +66,7 @@ async def _open(proxy: str, endpoint: str) -> tuple[asyncio.StreamReader, asynci
             reader, writer = await asyncio.open_connection(host, port)
     except (OSError, TimeoutError):
         raise LinkError(f"the proxy {proxy} does not answer") from None
+    keep_alive(writer.get_extra_info("socket"))
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):
             await _ask(reader, writer, *split_endpoint(endpoint))

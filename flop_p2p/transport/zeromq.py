@@ -70,10 +70,12 @@ class ZmqTransport(CommonTransport):
                 raise
 
     async def _hush(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-        if self._context is not None:
-            await asyncio.to_thread(self._context.term)
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close()
+        context, self._context = self._context, None
+        if context is not None:
+            await asyncio.to_thread(context.term)
 
     async def _converse(self, link: Link) -> None:
         if self._context is None:
@@ -99,5 +101,6 @@ async def _read(socket: zmq.asyncio.Socket, conversation: Conversation) -> None:
 
 
 async def _watch(monitor: Monitor, conversation: Conversation) -> None:
-    await monitor.disconnected()
+    await monitor.until(zmq.EVENT_DISCONNECTED)
+    await monitor.settled()
     conversation.fail(LinkError("the other side closed the connection"))

@@ -11,7 +11,7 @@ import zmq.asyncio
 from network_tools import Node, eventually, make_body, make_nodes, peer_of, running, strangers
 
 from flop_p2p.transport.authentication import MemberAuthenticator
-from flop_p2p.transport.base import BodyReceived, Connected, Delivered, TransportKeys
+from flop_p2p.transport.base import BodyReceived, Connected, Delivered, Lost, TransportKeys
 from flop_p2p.transport.link import Link
 from flop_p2p.transport.monitor import Monitor
 from flop_p2p.transport.routes import LinkError
@@ -159,6 +159,25 @@ def test_a_key_that_was_removed_loses_its_rights_on_the_connection_that_it_has()
             north.send("south", 1, make_body(5))
             await eventually(lambda: north.transport.links()["south"].state != "connected", "north is cut off")
             assert all(not isinstance(event, BodyReceived | Connected) for event in south.events[seen:])
+
+    asyncio.run(scenario())
+
+
+def test_a_further_key_costs_no_connection() -> None:
+    async def scenario() -> None:
+        north, south = make_nodes("north", "south")
+        other = zmq.curve_keypair()[0].decode()
+        async with running(north, south):
+            await south.until(Connected)
+            for node in (north, south):
+                (peer,) = node.peers
+                node.transport.update_peers([replace(peer, curve_keys=(*peer.curve_keys, other))])
+            north.send("south", 1, make_body(5))
+            await north.until(Delivered)
+            assert not north.seen(Lost)
+            assert not south.seen(Lost)
+            assert len(north.seen(Connected)) == 1
+        assert north.egress.kinds().count("hello") == 1
 
     asyncio.run(scenario())
 

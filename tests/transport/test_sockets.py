@@ -96,8 +96,10 @@ def test_opening_a_transport_at_a_taken_address_fails_and_leaves_nothing_open(ta
         north, south = make_nodes("north", "south")
         setattr(south, taken, getattr(north, taken))
         async with running(north):
+            transport = south.make()
             with pytest.raises(TransportError, match="cannot listen"):
-                await south.make().open()
+                await transport.open()
+            await transport.close()  # once more does no harm
 
     asyncio.run(scenario())
 
