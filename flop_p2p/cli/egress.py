@@ -47,11 +47,11 @@ def verify(
 def _table(traffic: "Mapping[str, Traffic]") -> Table:
     """What left, a row each receiver."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("to")
+    table.add_column("to", no_wrap=True)
     for column in ("messages", "bodies", "bytes"):
-        table.add_column(column, justify="right")
-    table.add_column("first (UTC)", no_wrap=True)
-    table.add_column("last (UTC)", no_wrap=True)
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("first (UTC)")
+    table.add_column("last (UTC)")
     for receiver, each in sorted(traffic.items()):
         counts = (f"{count:,}" for count in (each.messages, each.bodies, each.size))
         table.add_row(Text(receiver), *counts, each.first[:19].replace("T", " "), each.last[:19].replace("T", " "))

@@ -117,14 +117,15 @@ def _number(value: float | None) -> str:
 
 
 def _whole(summary: dict[str, Any]) -> str:
-    if summary["whole"]:
+    """Whether all took part in everything, and else who missed what."""
+    missed = []
+    for site, node in summary["nodes"].items():
+        missed += [f"{site} mixed without {other} in {len(rounds)}" for other, rounds in node["absences"].items()]
+        if node["skipped_rounds"]:
+            missed.append(f"{site} itself missed {len(node['skipped_rounds'])}")
+    if not missed:
         return "every hospital took part in every round"
-    missed = [
-        f"{site} missed {other} in {len(rounds)}"
-        for site, node in summary["nodes"].items()
-        for other, rounds in node["absences"].items()
-    ]
-    return f"not every hospital took part in every round: {'; '.join(missed) or 'see nodes in summary.json'}"
+    return f"not every hospital took part in every round: {'; '.join(missed)}"
 
 
 def _traffic(summary: dict[str, Any]) -> str:

@@ -79,7 +79,7 @@ class Node:
             self.transport,
             self.checkpoints,
             self.egress,
-            Records(site.state, self.protocol.round_index),
+            Records(site.state, self._completed()),
             rounds=self.rounds,
             checkpoint_seconds=site.checkpoint_seconds,
             evaluate_every=site.evaluate_every,
@@ -119,6 +119,11 @@ class Node:
         protocol.absences.update(progress.extra.get("absences", {}))
         protocol.catch_ups = progress.extra.get("catch_ups", 0)
         return protocol
+
+    def _completed(self) -> int:
+        """Rounds that were complete when the checkpoint was written: a server publishes after mixing."""
+        published = self.progress is not None and self.progress.phase == "published"
+        return self.protocol.round_index + int(published and not self.protocol.plan.trains)
 
     def _transport(self, federation: FederationSettings) -> ZmqTransport:
         site, member = self.site, self.membership.revisions[-1].member(self.site.name)

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 from flop_p2p.config import SiteSettings
@@ -82,14 +83,14 @@ class Preflight:
     def _greet(self, peer: Peer, keys: Keys, gate: NodeGate, membership: Membership) -> str:
         """Greet a neighbour. The greeting leaves the site, and so it is in the egress log."""
         federation, site = membership.revisions[0], self._site
-        with StateLock(site.state):
+        with StateLock(site.state), closing(EgressLog(site.state, site.name)) as egress:
             result = asyncio.run(
                 probe(
                     peer,
                     name=site.name,
                     keys=TransportKeys(keys.curve_public, keys.curve_secret),
                     gate=gate,
-                    egress=EgressLog(site.state, site.name),
+                    egress=egress,
                     gossip=federation.gossip,
                     federation_id=lambda: federation.id,
                     proxy=site.proxy,

@@ -37,7 +37,7 @@ class _Current:
 
     ended: told when the neighbour is lost or left.
     renew: asked for a new session when this one has served its rounds.
-    exchanged: bodies, both ways, under the keys of this session.
+    began: round of the first body, either way, under the keys of this session; None before it.
     heard: monotonic time of the last sign of life.
     """
 
@@ -47,7 +47,7 @@ class _Current:
     ended: Callable[[], None]
     renew: Callable[[], None]
     tasks: tuple[asyncio.Task[None], ...] = ()
-    exchanged: int = 0
+    began: int | None = None
     heard: float = field(default_factory=time.monotonic)
 
 
@@ -79,7 +79,7 @@ class Link:
         if self._current is not None and self._current.way == way:
             self._current.outgoing.sealer = session.sealer
             self._current.incoming.renew(session.opener)
-            self._current.exchanged = 0
+            self._current.began = None
             return
         self.forget()
         outgoing = Outgoing(self._hub, self.name, way.bulk, self.status, session.sealer)
@@ -132,7 +132,7 @@ class Link:
         elif isinstance(message, Receipt):
             current.outgoing.receipt(message.round, message.chain)
             self._hub.emit(Delivered(self.name, message.round))
-            self._count_body(current)
+            self._renew_in_time(current, message.round)
         elif isinstance(message, Goodbye):
             self._leave(message, current)
         else:
@@ -202,7 +202,7 @@ class Link:
         self._hub.receipt(self.name, "body", descriptor.round, descriptor.chain)
         self._hub.emit(BodyReceived(self.name, descriptor.round, body))
         self.post(Receipt(round=descriptor.round, chain=descriptor.chain))
-        self._count_body(current)
+        self._renew_in_time(current, descriptor.round)
 
     def _leave(self, goodbye: Goodbye, current: _Current) -> None:
         self.forget()
@@ -221,11 +221,13 @@ class Link:
         self._hub.emit(Progress(self.name, message.round))
         self.post(Heartbeat(round=self._hub.round_index, sent=time.monotonic(), echo=message.sent))
 
-    def _count_body(self, current: _Current) -> None:
-        current.exchanged += 1
+    def _renew_in_time(self, current: _Current, round_index: int) -> None:
+        """Ask for fresh keys when a body of this round, the last of so many, has come or has been receipted."""
+        if current.began is None:
+            current.began = round_index
         used_up = current.outgoing.sealer.frames_left < MAX_FRAMES // 2
-        if used_up or current.exchanged >= self._hub.gossip.renew_keys_every:
-            current.exchanged = 0
+        if used_up or round_index - current.began + 1 >= self._hub.gossip.renew_keys_every:
+            current.began = None
             current.renew()
 
     def _give_credit(self, *, all_of_it: bool = False) -> None:
