@@ -991,6 +991,13 @@ def test_rounds_start_once() -> None:
         protocol.start()
 
 
+def test_a_mixing_ends_once() -> None:
+    protocol = started(round_index=1)
+    pass_round(protocol)
+    with pytest.raises(NodeError, match="round 2"):
+        protocol.mixed()
+
+
 @pytest.mark.parametrize("wrong", ["start", "trained", "mixed"])
 def test_a_driver_that_is_mistaken_is_told(wrong: str) -> None:
     protocol = collecting()

@@ -240,7 +240,7 @@ def check_alive(network: VirtualNetwork) -> None:
         )
 
 
-BLOCK = 50
+BLOCK = 40
 
 
 @pytest.mark.parametrize("block", range(8))
