@@ -46,7 +46,7 @@ class Hub:
         self.round_index = 0
         self.leaving = False
         self._egress = egress
-        self._events: asyncio.Queue[Event | Exception] = asyncio.Queue()
+        self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._error: Exception | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._complaints: dict[str, set[str]] = {}
@@ -57,17 +57,17 @@ class Hub:
 
     async def next_event(self) -> Event:
         """The next event, or the error that ended all sending."""
-        event = await self._events.get()
-        if isinstance(event, Exception):
-            self._events.put_nowait(event)
-            raise event
-        return event
+        while self._error is None:
+            event = await self._events.get()
+            if event is not None:
+                return event
+        raise self._error
 
     def fail(self, error: Exception) -> None:
         """Nothing leaves from now on, and the node learns why."""
         if self._error is None:
             self._error = error
-            self._events.put_nowait(error)
+            self._events.put_nowait(None)  # wakes whoever waits for an event
 
     def check(self) -> None:
         """May anything still be sent?
