@@ -240,7 +240,7 @@ def check_alive(network: VirtualNetwork) -> None:
         )
 
 
-BLOCK = 40
+BLOCK = 30
 
 
 @pytest.mark.parametrize("block", range(8))
