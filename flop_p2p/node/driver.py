@@ -179,9 +179,11 @@ class Driver:
     def _hold(self, name: str, round_index: int, body: Body) -> list[Action]:
         actions = self._protocol.body_arrived(name, round_index)
         discarded = [action for action in actions if isinstance(action, Discard)]
-        if any((each.name, each.round) == (name, round_index) for each in discarded):
-            logger.info("body of %s for round %d not used: %s", name, round_index + 1, discarded[0].reason)
-            return [action for action in actions if action not in discarded]
+        refusal = next((each for each in discarded if (each.name, each.round) == (name, round_index)), None)
+        if refusal is not None:
+            logger.info("body of %s for round %d not used: %s", name, round_index + 1, refusal.reason)
+            actions.remove(refusal)  # what is held under this name and round, if anything, is another copy
+            return actions
         self._bodies[name, round_index] = body
         return actions
 
