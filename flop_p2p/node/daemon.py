@@ -137,7 +137,6 @@ class Node:
             schema_hash=self.model.schema_hash,
             parameters=self.model.split.body.parameters,
             gossip=federation.gossip,
-            federation_id=lambda: self.membership.at(self.protocol.round_index).id,
             listen=site.listen or _every_interface(member.control),
             bulk_listen=site.bulk_listen or _every_interface(member.bulk),
             proxy=site.proxy,

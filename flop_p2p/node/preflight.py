@@ -92,7 +92,6 @@ class Preflight:
                     gate=gate,
                     egress=egress,
                     gossip=federation.gossip,
-                    federation_id=lambda: federation.id,
                     proxy=site.proxy,
                 )
             )

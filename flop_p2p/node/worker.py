@@ -91,14 +91,17 @@ class SiteModel:
     def train_head(self, rounds: int) -> None:
         """Train the head alone for so many rounds, for a site that took over its neighbours' body.
 
-        Afterwards the optimizer begins anew: momentum of the head alone is not what a joint round goes on from.
-
         Raises:
             TrainingError: training diverged.
         """
         for round_index in range(rounds):
             self._trainer().train(round_index, "head")
-        self._trainer().optimizer.state.clear()
+        self.reset_optimizer()
+
+    def reset_optimizer(self) -> None:
+        """Begin the optimizer anew: its momentum is that of a body, or of phases, that training does not go on from."""
+        if self._learner is not None:
+            self._learner.optimizer.state.clear()
 
     def _trainer(self) -> Learner:
         if self._learner is None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from flop_p2p.config.federation import GossipSettings
@@ -36,7 +36,6 @@ class CommonTransport(Transport, ABC):
         schema_hash: SHA-256 of the body's schema.
         parameters: numbers in a body.
         gossip: times, and which channel carries bodies.
-        federation_id: the id of the federation in force.
     """
 
     first_delay = 0.2  # seconds before the second attempt to connect; doubled with each further one
@@ -52,7 +51,6 @@ class CommonTransport(Transport, ABC):
         schema_hash: bytes,
         parameters: int,
         gossip: GossipSettings,
-        federation_id: Callable[[], str],
     ) -> None:
         self._hub = Hub(
             name=name,
@@ -61,7 +59,6 @@ class CommonTransport(Transport, ABC):
             schema_hash=schema_hash,
             parameters=parameters,
             gossip=gossip,
-            federation_id=federation_id,
         )
         self._links = {peer.name: Link(self._hub, peer) for peer in peers}
         self._dialling: dict[str, asyncio.Task[None]] = {}

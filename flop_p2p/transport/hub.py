@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from flop_p2p.config.federation import GossipSettings
@@ -38,11 +38,10 @@ class Hub:
         schema_hash: bytes,
         parameters: int,
         gossip: GossipSettings,
-        federation_id: Callable[[], str],
     ) -> None:
         self.name, self.gate = name, gate
         self.schema_hash, self.parameters = schema_hash, parameters
-        self.gossip, self.federation_id = gossip, federation_id
+        self.gossip = gossip
         self.round_index = 0
         self.leaving = False
         self._egress = egress

@@ -5,7 +5,7 @@ Greetings, sessions, bodies, credits and losses are the real ones; only the sock
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flop_p2p.config.federation import GossipSettings
@@ -93,7 +93,6 @@ class MemoryTransport(CommonTransport):
         schema_hash: bytes,
         parameters: int,
         gossip: GossipSettings,
-        federation_id: Callable[[], str],
     ) -> None:
         super().__init__(
             name=name,
@@ -103,7 +102,6 @@ class MemoryTransport(CommonTransport):
             schema_hash=schema_hash,
             parameters=parameters,
             gossip=gossip,
-            federation_id=federation_id,
         )
         self.name = name
         self._network = network

@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import zmq.asyncio
@@ -48,7 +47,6 @@ async def probe(
     gate: Gate,
     egress: Egress,
     gossip: GossipSettings,
-    federation_id: Callable[[], str],
     proxy: str | None,
 ) -> ProbeResult:
     """Connect to ``peer`` as the node ``name`` and greet it with ``probe`` set; it keeps no session.
@@ -63,7 +61,6 @@ async def probe(
         schema_hash=bytes(32),
         parameters=1,
         gossip=gossip,
-        federation_id=federation_id,
     )
     context = zmq.asyncio.Context()
     try:

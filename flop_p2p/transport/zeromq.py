@@ -1,7 +1,7 @@
 """The transport between hospitals: ZeroMQ with CURVE for messages, sealed frames beside it for bodies."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import zmq
 import zmq.asyncio
@@ -22,7 +22,7 @@ class ZmqTransport(CommonTransport):
     """Everything runs in the event loop that `open` ran in.
 
     Args:
-        name, peers, gate, egress, schema_hash, parameters, gossip, federation_id: see `CommonTransport`.
+        name, peers, gate, egress, schema_hash, parameters, gossip: see `CommonTransport`.
         keys: of this node.
         listen, bulk_listen: addresses to bind; None where the site only dials out (or CURVE carries the bodies).
         proxy: SOCKS5 proxy ``host:port`` for outgoing connections.
@@ -39,7 +39,6 @@ class ZmqTransport(CommonTransport):
         schema_hash: bytes,
         parameters: int,
         gossip: GossipSettings,
-        federation_id: Callable[[], str],
         listen: str | None,
         bulk_listen: str | None,
         proxy: str | None,
@@ -52,7 +51,6 @@ class ZmqTransport(CommonTransport):
             schema_hash=schema_hash,
             parameters=parameters,
             gossip=gossip,
-            federation_id=federation_id,
         )
         self._keys, self._proxy = keys, proxy
         self._listen_at, self._bulk_listen_at = listen, bulk_listen

@@ -28,7 +28,7 @@ SMALL = {
     "data.limit_images": 800,
     "model.name": "small-cnn",
     "training.batch_size": 16,
-    "training.lr": 0.05,
+    "training.lr": 0.02,
     "gossip.heartbeat": 0.5,
     "gossip.lost_after": 2.0,
     "gossip.deadline": 20.0,

@@ -22,7 +22,7 @@ def test_strangers_are_refused_and_the_rounds_of_the_others_go_on(daemons: Calla
     )
     members, other_settings, unknown_key = ("hospital-2", "hospital-3"), "hospital-4", "hospital-1"
     common = read_toml(federation.folder / "federation.toml")
-    changed = {**common, "training": {**common["training"], "lr": 0.051}}
+    changed = {**common, "training": {**common["training"], "lr": 0.021}}
     path = federation.folder / "other.toml"
     path.write_text(tomli_w.dumps(changed))
     federation.change(other_settings, federation="../../other.toml")
@@ -44,8 +44,8 @@ def test_strangers_are_refused_and_the_rounds_of_the_others_go_on(daemons: Calla
         assert set(summary["absences"]) == {other_settings, unknown_key}
         about_settings = [text for text in federation.events(name) if "training.lr" in text]
         assert len(about_settings) == 1
-        assert "0.05" in about_settings[0]
-        assert "0.051" in about_settings[0]
+        assert "0.02" in about_settings[0]
+        assert "0.021" in about_settings[0]
         assert len([text for text in federation.events(name) if keys.curve_key in text]) == 1
     assert any("training.lr" in text for text in federation.events(other_settings))
     assert federation.status(other_settings)["completed"] == 0

@@ -186,6 +186,18 @@ def test_a_new_site_trains_its_head_alone(hospitals: MakeHospitals) -> None:
     assert not torch.equal(model.body, body)
 
 
+def test_the_optimizer_can_begin_anew(hospitals: MakeHospitals) -> None:
+    model, anew = hospitals().model(), hospitals().model()
+    model.train(0, never)
+    body, head = model.body.clone(), model.head.clone()
+    model.reset_optimizer()
+    model.train(1, never)
+    anew.body.copy_(body)
+    anew.head.copy_(head)
+    anew.train(1, never)
+    assert torch.equal(model.body, anew.body)
+
+
 def test_pretrained_weights_lie_beside_the_federation_file(hospitals: MakeHospitals, tmp_path: Path) -> None:
     save_file(build_model("mlp", (1, 8, 8), 10, seed=77).state_dict(), tmp_path / "pretrained.safetensors")
     plain = hospitals().model()

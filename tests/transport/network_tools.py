@@ -122,7 +122,6 @@ class Node:
             "schema_hash": SCHEMA,
             "parameters": self.parameters,
             "gossip": self.gossip,
-            "federation_id": lambda: self.gate.federation,
         }
         if self.network is not None:
             return MemoryTransport(self.network, **common)

@@ -21,7 +21,6 @@ async def ask(node: Node) -> ProbeResult:
         gate=node.gate,
         egress=node.egress,
         gossip=node.gossip,
-        federation_id=lambda: node.gate.federation,
         proxy=node.proxy,
     )
 
