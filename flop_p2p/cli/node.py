@@ -1,5 +1,8 @@
 """`flop-p2p node` runs a site's daemon; `flop-p2p preflight` checks everything before."""
 
+import logging
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +24,7 @@ def node(
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error")] = "info",
 ) -> None:
     """Run the node of a site: train, exchange sealed bodies with the neighbours, keep the head at home."""
+    signal.signal(signal.SIGTERM, _stop_before_start)
     settings = load_site(site)
     from flop_p2p.node.logs import set_up_logging
 
@@ -33,6 +37,12 @@ def node(
     from flop_p2p.node.daemon import run_node
 
     run_node(settings, adopt)
+
+
+def _stop_before_start(*_: object) -> None:
+    """Nothing has begun while libraries and data are still loaded, so nothing has to be finished."""
+    logging.getLogger(__name__).info("asked to stop before the start")
+    sys.exit(0)
 
 
 def preflight(site: Annotated[Path, typer.Argument(help="site.toml of this site")]) -> None:

@@ -4,15 +4,16 @@ import asyncio
 import gc
 import json
 import logging
+import os
 import signal
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import torch
 
 from flop_p2p.config import FederationSettings, SiteSettings
-from flop_p2p.errors import Interrupted, NodeError
+from flop_p2p.errors import FlopError, Interrupted, NodeError
 from flop_p2p.gossip.protocol import RoundProtocol
 from flop_p2p.identity.keys import load_keys
 from flop_p2p.node.checkpoint import Checkpoints, Progress
@@ -60,15 +61,11 @@ class Node:
         federation = self.membership.revisions[0]
         self.model = SiteModel(federation, site)
         self.rounds = federation.training.rounds
-        schema = {
-            "body": [[spec.name, list(spec.shape), spec.dtype] for spec in self.model.split.body.tensors],
-            "head": list(self.model.split.head.names),
-        }
-        write_text(site.state / "schema.json", json.dumps(schema) + "\n")
         self.checkpoints = Checkpoints(site.state)
         self.progress = self.checkpoints.load(self.model)
         for warning in self.checkpoints.warnings:
             logger.warning(warning)
+        self._write_schema()
         self.protocol = self._protocol(federation)
         self.egress = EgressLog(site.state, site.name)
         self.transport = self._transport(federation)
@@ -95,9 +92,23 @@ class Node:
             deadline=federation.gossip.deadline,
             threads=site.threads,
             partway=partway,
-            adopt=adopt,
+            adopt=adopt if self.progress is None else 0,  # it has joined already
         )
         self.started = time.time()
+
+    def _write_schema(self) -> None:
+        """Keep what `flop-p2p egress verify` compares messages with, and that an earlier log was written by."""
+        path = self.site.state / "schema.json"
+        schema = {
+            "body": [[spec.name, list(spec.shape), spec.dtype] for spec in self.model.split.body.tensors],
+            "head": list(self.model.split.head.names),
+        }
+        text = json.dumps(schema) + "\n"
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            raise NodeError(
+                f"{path}: the state directory is that of another model or split; give this site a directory of its own"
+            )
+        write_text(path, text)
 
     def _protocol(self, federation: FederationSettings) -> RoundProtocol:
         progress = self.progress or Progress(0, "training", federation.id, "")
@@ -116,7 +127,10 @@ class Node:
             has_published=progress.phase == "published",
             first_round=self.membership.first_round,
         )
+        if progress.extra.get("data", self.model.data_hash) != self.model.data_hash:
+            logger.warning("the data of this site are others than when it stopped; it goes on with them")
         protocol.absences.update(progress.extra.get("absences", {}))
+        protocol.stale_uses = progress.extra.get("stale_bodies", 0)
         protocol.catch_ups = progress.extra.get("catch_ups", 0)
         return protocol
 
@@ -126,7 +140,7 @@ class Node:
         return self.protocol.round_index + int(published and not self.protocol.plan.trains)
 
     def _transport(self, federation: FederationSettings) -> ZmqTransport:
-        site, member = self.site, self.membership.revisions[-1].member(self.site.name)
+        site, member = self.site, self.membership.entry()
         gate = NodeGate(site.name, self.membership, self.protocol, self.model.schema_hash, self.model.body_hash)
         return self.transport_type(
             name=site.name,
@@ -150,7 +164,7 @@ class Node:
             FlopError: the node cannot go on.
         """
         if self.progress is not None and self.progress.phase == "done":
-            return self._finish()
+            return self._finished_before()
         interrupted = self._heed_signals()
         async with AsyncExitStack() as stack:
             stack.callback(self.egress.close)
@@ -167,12 +181,18 @@ class Node:
             logger.info("%s is ready: round %d of %d", self.site.name, self.protocol.round_index + 1, self.rounds)
             try:
                 complete = await self.driver.run()
-            finally:
-                await self.transport.goodbye(self.protocol.published, self.protocol.phase == "done")
+            except BaseException:
+                with suppress(FlopError):  # what went wrong first is what is told
+                    await self._leave()
+                raise
+            await self._leave()
         summary = self._finish()
         if interrupted.is_set() and not complete:
             raise Interrupted(f"{last_line(summary)}; all is kept in {self.site.state}; start again to go on")
         return summary
+
+    async def _leave(self) -> None:
+        await self.transport.goodbye(self.protocol.published, self.protocol.phase == "done")
 
     def _heed_signals(self) -> asyncio.Event:
         interrupted = asyncio.Event()
@@ -187,6 +207,11 @@ class Node:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop, number)
         return interrupted
+
+    def _finished_before(self) -> dict[str, Any]:
+        summary = self.journal.records.finished() or self._finish()
+        logger.info("nothing is left to do: %s", last_line(summary))
+        return summary
 
     def snapshot(self) -> dict[str, Any]:
         """The node's state as `flop-p2p status` shows it."""
@@ -213,6 +238,7 @@ def run_node(site: SiteSettings, adopt: int = 0) -> dict[str, Any]:
         FlopError: it cannot start or go on.
         Interrupted: stopped by Ctrl-C.
     """
+    os.umask(0o077)  # what a node writes tells of patients
     node = Node(site, adopt)
     gc.freeze()  # what is loaded now stays: going through it when the process ends would take seconds
     with node.lock:

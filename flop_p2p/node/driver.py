@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import torch
 
+from flop_p2p.errors import FlopError
 from flop_p2p.gossip.actions import (
     Action,
     CancelTimer,
@@ -41,7 +42,7 @@ from flop_p2p.transport.base import (
 )
 
 MEMBERSHIP_SECONDS = 1.0  # between looks for adopted revisions
-STOP_SECONDS = 7.0  # what a stopped node spends on the exchange at hand, so that it is gone within ten
+STOP_SECONDS = 5.0  # what a stopped node spends on the exchange at hand, so that it is gone within ten
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -132,7 +133,12 @@ class Driver:
             self._inbox.put_nowait(self._refresh_membership)
 
     def _refresh_membership(self) -> list[Action]:
-        if self._membership.refresh():
+        try:
+            adopted = self._membership.refresh()
+        except FlopError as error:
+            logger.warning("a revision of the federation is not taken up: %s", error)
+            return []
+        if adopted:
             newest = self._membership.revisions[-1]
             logger.info("revision %d is adopted; it holds from round %d", newest.revision, newest.from_round + 1)
             self._protocol.plan = self._membership.plan()
@@ -215,9 +221,15 @@ class Driver:
     def _set_timer(self, timer: Timer, seconds: float) -> None:
         if timer in self._timers:
             self._timers.pop(timer).cancel()
-        report = functools.partial(self._protocol.timer, timer)
+        report = functools.partial(self._rings, timer)
         loop = asyncio.get_running_loop()
         self._timers[timer] = loop.call_later(seconds, self._inbox.put_nowait, report)
+
+    def _rings(self, timer: Timer) -> list[Action]:
+        actions = self._protocol.timer(timer)
+        if self._protocol.phase in ("starting", "collecting"):
+            logger.warning("still waiting for %s", ", ".join(self._protocol.waiting_for) or "any neighbour")
+        return actions
 
     async def _work(self, job: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, job)
@@ -263,7 +275,7 @@ class Driver:
         self._journal.mixed(action, time.perf_counter() - start)
         if action.catches_up and self._adopt:
             logger.info("took over the body of %s; training the head", ", ".join(part.name for part in action.parts))
-            self._model.train_head(self._adopt)
+            self._model.train_head(self._adopt, lambda: self._stopping)
             self._adopt = 0
 
     def _mixed(self, action: Mix) -> list[Action]:
@@ -280,7 +292,7 @@ class Driver:
     async def _linger(self) -> None:
         """After the last round: wait until every connected neighbour has our last body, at most one deadline."""
         end = time.monotonic() + self._deadline
-        while self._undelivered() and (left := end - time.monotonic()) > 0:
+        while not self._stopping and self._undelivered() and (left := end - time.monotonic()) > 0:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._next(), left)
 

@@ -35,7 +35,7 @@ class NodeGate:
         return {
             "name": self._name,
             "protocol": PROTOCOL_VERSION,
-            "federation": self._membership.at(protocol.round_index).canonical,
+            "federation": self._membership.own(protocol.round_index).canonical,
             "schema_hash": self._schema_hash,
             "body_hash": self._body_hash,
             "round": protocol.round_index,
@@ -51,7 +51,7 @@ class NodeGate:
             return f"{name} speaks protocol version {greeting.protocol}, {self._name} speaks {PROTOCOL_VERSION}"
         theirs = hashlib.sha256(greeting.federation.encode()).hexdigest()
         if not self._membership.accepts(theirs, greeting.round):
-            own = self._membership.at(self._protocol.round_index)
+            own = self._membership.own(self._protocol.round_index)
             return f"{name} holds another federation than {self._name}: {difference(own, greeting.federation)}"
         if greeting.schema_hash != self._schema_hash:
             return (

@@ -81,14 +81,16 @@ class Journal:
             NodeError: it cannot be written.
         """
         extra = {
-            "absences": self._protocol.absences,
+            "absences": {name: list(rounds) for name, rounds in self._protocol.absences.items()},
+            "data": self._model.data_hash,
+            "stale_bodies": self._protocol.stale_uses,
             "catch_ups": self._protocol.catch_ups,
             "seconds": self.seconds,
             "bytes": self.bytes(),
             "loss": self._loss,
         }
         chain = self._egress.last_chain.hex()
-        federation_id = self._membership.at(round_index).id
+        federation_id = self._membership.own(round_index).id
         self._checkpoints.save(self._model, Progress(round_index, phase, federation_id, chain, partway, extra))
         self._saved = time.monotonic()
 

@@ -55,6 +55,16 @@ class Membership:
         holding = [revision for revision in self.revisions if revision.from_round <= round_index]
         return holding[-1] if holding else self.revisions[0]
 
+    def own(self, round_index: int) -> FederationSettings:
+        """The revision that holds in a round or, once this site has left, the last one that it was a member of."""
+        own = [each for each in self.revisions if _has(each, self._site.name)]
+        return next((each for each in reversed(own) if each.from_round <= round_index), own[0])
+
+    def entry(self) -> Member:
+        """This site's newest entry, addresses and all."""
+        own = [each for each in self.revisions if _has(each, self._site.name)]
+        return own[-1].member(self._site.name)
+
     def plan(self) -> Plan:
         """Who exchanges with whom in every round, all revisions considered."""
         name = self._site.name
@@ -93,14 +103,11 @@ class Membership:
 
     def _peer(self, name: str, entries: Sequence[Member]) -> Peer:
         """One neighbour: the address of its newest entry, and every key that it may show."""
-        own, newest = (
-            self.revisions[-1] if _has(self.revisions[-1], self._site.name) else self.revisions[0],
-            entries[-1],
-        )
+        newest = entries[-1]
         override = self._site.addresses.get(name)
         control = (override and override.control) or newest.control
         bulk = (override and override.bulk) or newest.bulk
-        reachable = own.member(self._site.name).control is not None
+        reachable = self.entry().control is not None
         dials = control is not None and (not reachable or self._site.name < name)
         keys = tuple(dict.fromkeys(entry.curve_key for entry in entries))
         return Peer(name, keys, control, bulk, dials)

@@ -24,8 +24,9 @@ class Records:
         self._path = folder / "metrics.jsonl"
         self._summary = folder / "summary.json"
         self.lines: list[Line] = self._read(rounds_kept)
-        with writing(self._path):
-            write_text(self._path, "".join(json.dumps(line) + "\n" for line in self.lines))
+        kept = "".join(json.dumps(line) + "\n" for line in self.lines)
+        if self._path.exists() and self._path.read_text(encoding="utf-8") != kept:
+            write_text(self._path, kept)
 
     def _read(self, rounds_kept: int) -> list[Line]:
         if not self._path.exists():
@@ -53,6 +54,20 @@ class Records:
     def last(self) -> Line | None:
         """The latest line, if any."""
         return self.lines[-1] if self.lines else None
+
+    def finished(self) -> dict[str, Any] | None:
+        """The summary that was written, None if there is none.
+
+        Raises:
+            NodeError: it is damaged.
+        """
+        if not self._summary.exists():
+            return None
+        try:
+            summary: dict[str, Any] = json.loads(self._summary.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise NodeError(f"{self._summary}: damaged ({error}); move the file away") from error
+        return summary
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write `summary.json`."""

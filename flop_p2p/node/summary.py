@@ -15,7 +15,7 @@ def status(
     name: str, protocol: RoundProtocol, membership: Membership, journal: Journal, transport: Transport, started: float
 ) -> Figures:
     """The running node as `flop-p2p status` and the metrics show it. Rounds are counted from 1 here."""
-    federation = membership.at(protocol.round_index)
+    federation = membership.own(protocol.round_index)
     latest = journal.records.last or {}
     evaluated = next((line for line in reversed(journal.records.lines) if line["test"] is not None), {})
     test, validation = evaluated.get("test") or {}, evaluated.get("validation") or {}
@@ -40,6 +40,7 @@ def status(
         "seconds": journal.seconds,
         "absences": sum(map(len, protocol.absences.values())),
         "catch_ups": protocol.catch_ups,
+        "stale_bodies": protocol.stale_uses,
         "started": started,
         "finished": protocol.phase == "done",
     }
@@ -57,7 +58,7 @@ def summarize(
     name: str, protocol: RoundProtocol, membership: Membership, journal: Journal, transport: Transport
 ) -> Figures:
     """The content of a node's `summary.json`."""
-    federation = membership.at(max(protocol.round_index - 1, 0))
+    federation = membership.own(max(protocol.round_index - 1, 0))
     lines = journal.records.lines
     last = lines[-1] if lines else {}
     absences = {name: [number + 1 for number in rounds] for name, rounds in sorted(protocol.absences.items()) if rounds}
@@ -76,6 +77,7 @@ def summarize(
         "absences": absences,
         "skipped_rounds": skipped,
         "catch_ups": protocol.catch_ups,
+        "stale_bodies": protocol.stale_uses,
         "train_loss": last.get("train_loss"),
         "validation": last.get("validation"),
         "test": last.get("test"),

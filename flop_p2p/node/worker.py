@@ -1,5 +1,6 @@
 """What a node computes: its site's model, trained on its own data, and the body that it exchanges."""
 
+import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -88,14 +89,18 @@ class SiteModel:
         """
         return self._trainer().train_partly(round_index, self._phase, partway, pause)
 
-    def train_head(self, rounds: int) -> None:
+    def train_head(self, rounds: int, pause: Callable[[], bool]) -> None:
         """Train the head alone for so many rounds, for a site that took over its neighbours' body.
+
+        Args:
+            pause: ends it early.
 
         Raises:
             TrainingError: training diverged.
         """
         for round_index in range(rounds):
-            self._trainer().train(round_index, "head")
+            if not isinstance(self._trainer().train_partly(round_index, "head", None, pause), float):
+                break
         self.reset_optimizer()
 
     def reset_optimizer(self) -> None:
@@ -155,6 +160,18 @@ class SiteModel:
         """
         with writing(path):
             save_model(path, self._model, self.split, self.name)
+
+    @functools.cached_property
+    def data_hash(self) -> str:
+        """SHA-256 of all samples, labels and splits of the site, in hexadecimal; empty for a server."""
+        if self._learner is None:
+            return ""
+        digest = hashlib.sha256()
+        for tensor in (self._samples.inputs, self._samples.labels):
+            digest.update(tensor.cpu().numpy().data)
+        for part in ("train", *PARTS):
+            digest.update(np.ascontiguousarray(getattr(self._site, part)).data)
+        return digest.hexdigest()
 
     def describe_data(self) -> str:
         """The site's own data in a few words."""

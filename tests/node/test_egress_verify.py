@@ -146,13 +146,21 @@ def test_it_passes_without_peers_and_with_one_file_of_receipts(history: History)
     verify(history.state, [history.state.parent / "all.jsonl"])
 
 
-def test_before_the_first_message_there_is_nothing_wrong(tmp_path: Path) -> None:
-    EgressLog(tmp_path, "north").close()
-    checkpoint(tmp_path, 0, "")
-    checkpoint(tmp_path, 1, "0" * 64)
-    assert verify(tmp_path, name="north") == {}
-    with pytest.raises(EgressError, match=r"no line in egress\.jsonl; give the site\.toml"):
-        verify(tmp_path)
+@pytest.mark.parametrize("name", ["north", None])
+def test_a_log_without_a_line_does_not_pass(tmp_path: Path, name: str | None) -> None:
+    said: list[str] = []
+    for _ in range(2):  # without a log, and with an empty one
+        with pytest.raises(EgressError, match=r"no line in egress\.jsonl"):
+            verify(tmp_path, name=name, passed=lambda *check: said.extend(check))
+        EgressLog(tmp_path, "north").close()
+        checkpoint(tmp_path, 1, "0" * 64)
+    assert said == []
+
+
+@pytest.mark.parametrize("name", ["north", None])
+def test_a_folder_that_does_not_exist_does_not_pass(tmp_path: Path, name: str | None) -> None:
+    with pytest.raises(EgressError, match="absent: there is no such folder"):
+        verify(tmp_path / "absent", name=name)
 
 
 def test_a_log_that_grows_while_it_is_read_is_read_again(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -403,8 +411,6 @@ def test_what_cannot_be_read_is_named(history: History) -> None:
         verify(history.state, [history.state])
     with pytest.raises(EgressError, match=r"absent\.jsonl: cannot be read"):
         verify(history.state, [history.state / "absent.jsonl"])
-    with pytest.raises(EgressError, match=r"no line in egress\.jsonl"):
-        verify(history.peers[0] / "nothing")
     with (history.peers[0] / "receipts.jsonl").open("ab") as file:
         file.write(b'{"half')
     verify(history.state, history.peers)

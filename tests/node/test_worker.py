@@ -179,7 +179,7 @@ def test_a_round_can_pause(hospitals: MakeHospitals) -> None:
 def test_a_new_site_trains_its_head_alone(hospitals: MakeHospitals) -> None:
     model = hospitals().model()
     body, head = model.body.clone(), model.head.clone()
-    model.train_head(3)
+    model.train_head(3, never)
     assert torch.equal(model.body, body)
     assert not torch.equal(model.head, head)
     assert isinstance(model.train(3, never), float)  # with momentum, body and head train together from here on
