@@ -60,8 +60,10 @@ def verify(
         passed: told the name and the result of every check that held.
 
     Raises:
-        EgressError: a check failed; the line is named where it can be.
+        EgressError: a check failed, the line is named where it can be; or there is no log, or no line in it.
     """
+    if not folder.is_dir():
+        raise EgressError(f"{folder}: there is no such folder; give the site.toml or the state directory of a site")
     name = name or _owner(folder)
     schema = read_schema(folder)
     # witnesses first: a running node goes on, and its log must hold what they knew before it was read
@@ -69,6 +71,11 @@ def verify(
     receipts = {peer: read_receipts(peer, name) for peer in peers}
     known = {chain: receipt for kept in receipts.values() for chain, receipt in kept.items()}
     log = _read(folder, name, schema, known, {*anchors.values()})
+    if log.last is None:  # what a witness knows of it says more than that it is empty
+        _check_anchors(folder, anchors, log)
+        for peer, kept in receipts.items():
+            _check_receipts(folder, peer, kept, log)
+        raise _no_line(folder)
     passed("chain", _chain_result(folder, log))
     passed("schema", _schema_result(folder, schema, log))
     passed("anchor", _check_anchors(folder, anchors, log))
@@ -83,8 +90,12 @@ def _owner(folder: Path) -> str:
     """The site that the log says it belongs to."""
     first = next(read_entries(folder), None)
     if first is None:
-        raise EgressError(f"{folder}: no line in {EGRESS}.jsonl; give the site.toml of a site that has sent something")
+        raise _no_line(folder)
     return first.line.sender
+
+
+def _no_line(folder: Path) -> EgressError:
+    return EgressError(f"{folder}: no line in {EGRESS}.jsonl, so nothing is shown; a site that sent anything has some")
 
 
 def _read(
