@@ -9,7 +9,7 @@ from flop_p2p.transport.hub import Hub
 from flop_p2p.transport.link import Link
 from flop_p2p.transport.routes import LinkError, RefusedError, Way
 from flop_p2p.transport.session import hello, make_session, refusal
-from flop_p2p.wire import AnyMessage, KeyExchange, Ready, Refuse, Unknown, Welcome
+from flop_p2p.wire import MAX_HEADER_BYTES, AnyMessage, KeyExchange, Ready, Refuse, Unknown, Welcome
 from flop_p2p.wire.messages import SESSION_BYTES
 
 GREETING_TIMEOUT = 10.0  # seconds that the other side may take to answer a hello
@@ -45,13 +45,13 @@ class Conversation:
             self._stop_waiting()
 
     def take(self, parts: Sequence[memoryview]) -> None:
-        """Take what came over the connection.
+        """Take what came over the authenticated connection: a message, or a frame where CURVE carries those too.
 
         Raises:
             EgressError: an answer cannot be recorded.
         """
-        if len(parts) == 2:
-            self._frame(bytes(parts[0]), parts[1])
+        if len(parts) == 2 and self._way.bulk == self._way.control:
+            self.take_bulk(parts)
             return
         try:
             self._message(self._link.read(parts))
@@ -60,14 +60,17 @@ class Conversation:
             if self._link.way is None:
                 self.fail(RefusedError(str(error)))
 
+    def take_bulk(self, parts: Sequence[memoryview]) -> None:
+        """Take what came over the bulk connection: a sealed frame and nothing else, for anyone may answer there."""
+        if len(parts) != 2 or parts[0].nbytes > MAX_HEADER_BYTES:
+            self._link.drop(f"something of {len(parts)} parts that is no frame came over the bulk connection")
+        elif self._link.way == self._way:
+            self._link.frame(bytes(parts[0]), parts[1])
+
     def fail(self, error: LinkError) -> None:
         """The connection is of no use any more."""
         if not self._end.done():
             self._end.set_exception(error)
-
-    def _frame(self, header: bytes, sealed: memoryview) -> None:
-        if self._link.way == self._way:
-            self._link.frame(header, sealed)
 
     def _greet(self) -> None:
         if self._exchange is not None:

@@ -1,7 +1,7 @@
 """The transport between hospitals: ZeroMQ with CURVE for messages, sealed frames beside it for bodies."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import zmq
 import zmq.asyncio
@@ -81,7 +81,8 @@ class ZmqTransport(CommonTransport):
         sealed = self._hub.gossip.bulk == "sealed"
         async with connect(self._context, self._keys, link.peer, sealed=sealed, proxy=self._proxy) as connection:
             conversation = Conversation(self._hub, link, connection.way, connection.bulk_id)
-            tasks = [self._hub.spawn(_read(socket, conversation)) for socket in connection.sockets]
+            takes = (conversation.take, conversation.take_bulk)  # only the first socket is authenticated
+            tasks = [self._hub.spawn(_read(*pair)) for pair in zip(connection.sockets, takes, strict=False)]
             tasks += [self._hub.spawn(_watch(monitor, conversation)) for monitor in connection.monitors]
             try:
                 await conversation.run()
@@ -91,10 +92,10 @@ class ZmqTransport(CommonTransport):
                 await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _read(socket: zmq.asyncio.Socket, conversation: Conversation) -> None:
+async def _read(socket: zmq.asyncio.Socket, take: Callable[[Sequence[memoryview]], None]) -> None:
     while True:
         frames = await socket.recv_multipart(copy=False)
-        conversation.take([frame.buffer for frame in frames])
+        take([frame.buffer for frame in frames])
         await asyncio.sleep(0)  # while messages wait, receiving them does not let anything else run
 
 
