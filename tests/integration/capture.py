@@ -100,9 +100,7 @@ def bodies(federation: Daemons) -> dict[str, bytes]:
 def runs_found(streams: dict[tuple[int, int], bytes], body: bytes) -> int:
     """How many places in the streams hold 64 bytes that lie one after the other in the body."""
     known = {body[start : start + RUN] for start in range(len(body) - RUN + 1)}
-    return sum(
-        data[start : start + RUN] in known for data in streams.values() for start in range(len(data) - RUN + 1)
-    )
+    return sum(data[start : start + RUN] in known for data in streams.values() for start in range(len(data) - RUN + 1))
 
 
 def main(folder: Path, mode: str) -> None:

@@ -114,7 +114,6 @@ class Daemons:
             process.wait()
 
 
-
 async def run_nodes(sites: Iterable[LocalSite], transport_type: type[ZmqTransport] = ZmqTransport) -> None:
     """Run the nodes of these sites in this process until all have finished."""
     kind = type("TestedNode", (Node,), {"transport_type": transport_type})

@@ -39,6 +39,9 @@ def test_a_killed_node_is_missed_on_time_and_comes_back(daemons: Callable[..., A
         assert KILLED in summary["absences"]
         assert "with fewer neighbours than configured" in federation.events(name)[-1]
         assert KILLED in federation.events(name)[-1]
+    first, again = (text for text in federation.events(KILLED) if " is ready: round " in text)
+    assert first.endswith(f"round 1 of {ROUNDS}")
+    assert not again.endswith(f"round 1 of {ROUNDS}")  # it went on from its checkpoint
     restarted = federation.summary(KILLED)
     assert restarted["completed"] == ROUNDS
     undisturbed = run_local(federation.settings, tmp_path / "undisturbed")
@@ -48,9 +51,7 @@ def test_a_killed_node_is_missed_on_time_and_comes_back(daemons: Callable[..., A
 
 
 def test_ten_kills_leave_no_corrupt_checkpoint(daemons: Callable[..., Any]) -> None:
-    federation = daemons(
-        {"data.sites": 2, "topology.name": "full", "training.rounds": 400, "training.local_steps": 2}
-    )
+    federation = daemons({"data.sites": 2, "topology.name": "full", "training.rounds": 400, "training.local_steps": 2})
     draw = random.Random(5)
     federation.start("hospital-1")
     completed = -1

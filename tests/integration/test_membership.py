@@ -8,7 +8,9 @@ from typing import Any
 import tomli_w
 
 from flop_p2p.cli import command_line
+from flop_p2p.config import load_site
 from flop_p2p.local.prepare import LocalSite, free_ports
+from flop_p2p.node.daemon import Node
 
 ROUNDS = 40
 
@@ -96,3 +98,30 @@ def test_a_removed_member_stops_and_the_others_close_the_ring(daemons: Callable[
         assert summary["completed"] == 40
         assert summary["whole"]
         assert summary["neighbours"] == [other for other in staying if other != name]
+
+
+def test_a_member_whose_removal_is_adopted_can_start_until_then(daemons: Callable[..., Any]) -> None:
+    federation = daemons({"data.sites": 3})
+    first, second = federation.folder / "federation.toml", federation.folder / "second.toml"
+    command("federation", "remove-member", first, "hospital-3", "--from-round", 6, "--out", second)
+    staying = ["hospital-1", "hospital-2"]
+    keys = [federation.sites[name].folder / "keys" for name in staying]
+    sign_and_adopt(federation, first, second, keys, [*staying, "hospital-3"])
+    node = Node(load_site(federation.sites["hospital-3"].settings))
+    node.lock.release()
+    assert node.membership.leaves_at() == 5
+    assert node.snapshot()["revision"] == 1
+    assert [peer.name for peer in node.membership.peers(0)] == staying
+    assert node.membership.peers(5) == []
+
+
+def test_a_wrong_file_among_the_revisions_ends_no_running_node(daemons: Callable[..., Any]) -> None:
+    federation = daemons({"data.sites": 2, "training.rounds": 2000, "training.local_steps": 5})
+    federation.start()
+    federation.wait_until("hospital-1", lambda status: status["completed"] >= 1)
+    revisions = federation.sites["hospital-1"].state / "revisions"
+    revisions.mkdir()
+    (revisions / "2.toml").write_text("revision = 2\n")
+    told = federation.wait_until("hospital-1", lambda _: "is not taken up" in federation.log("hospital-1"))
+    federation.wait_until("hospital-1", lambda status: status["completed"] > told["completed"] + 5)
+    assert sum("is not taken up" in text for text in federation.events("hospital-1")) == 1
