@@ -167,7 +167,7 @@ class Transport(Protocol):
         """
 
     def set_round(self, round_index: int) -> None:
-        """The round that heartbeats tell."""
+        """The round that heartbeats tell; where it is another than before, one leaves at once to each neighbour."""
 
     def update_peers(self, peers: Sequence[Peer]) -> None:
         """Replace the neighbours, their keys and addresses; a link whose neighbour only got a further key stays."""

@@ -3,9 +3,11 @@
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from flop_p2p.config.federation import GossipSettings
+from flop_p2p.errors import EgressError
 from flop_p2p.transport.base import (
     BodyReceived,
     Egress,
@@ -85,7 +87,12 @@ class CommonTransport(Transport, ABC):
 
     def set_round(self, round_index: int) -> None:
         """See `Transport.set_round`."""
+        if round_index == self._hub.round_index:
+            return
         self._hub.round_index = round_index
+        with suppress(EgressError):  # the next event raises it
+            for link in self._links.values():
+                link.ping()
 
     def update_peers(self, peers: Sequence[Peer]) -> None:
         """See `Transport.update_peers`."""

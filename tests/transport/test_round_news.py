@@ -1,0 +1,46 @@
+"""Neighbours learn at once that a node has come to another round."""
+
+import asyncio
+
+import pytest
+from network_tools import eventually, make_nodes, running
+
+from flop_p2p.config.federation import GossipSettings
+from flop_p2p.transport.base import Connected, Progress
+from flop_p2p.transport.memory import MemoryNetwork
+
+SELDOM = GossipSettings(heartbeat=30.0, lost_after=90.0)
+
+
+@pytest.mark.parametrize("network", [None, MemoryNetwork()], ids=["sockets", "memory"])
+def test_a_new_round_is_told_at_once_and_once(network: MemoryNetwork | None) -> None:
+    async def scenario() -> None:
+        nodes = north, south, west = make_nodes("north", "south", "west", gossip=SELDOM)
+        for node in nodes:
+            node.network = network
+        async with running(*nodes):
+            for other in (north, west):
+                await south.until(Connected, name=other.name)
+                await other.until(Connected, name="south")
+                await south.until(Progress, name=other.name)
+            for _ in range(3):
+                south.transport.set_round(5)
+            await north.until(Progress, name="south", round=5)
+            await west.until(Progress, name="south", round=5)
+            await asyncio.sleep(0.1)
+            assert len(north.seen(Progress, name="south", round=5)) == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_round_that_cannot_be_told_is_an_error_of_the_next_event() -> None:
+    async def scenario() -> None:
+        north, south = make_nodes("north", "south", gossip=SELDOM)
+        north.network = south.network = MemoryNetwork()
+        async with running(north, south):
+            await north.until(Connected)
+            north.egress.broken = True
+            north.transport.set_round(5)
+            await eventually(lambda: north.error is not None, "the error surfaces")
+
+    asyncio.run(scenario())
