@@ -97,15 +97,20 @@ def sign(
         Path | None, typer.Option(metavar="FILE", help="the revision that holds now, to see what NEXT changes")
     ] = None,
 ) -> None:
-    """Sign a revision for one member, after showing what it changes, and tell who is still missing."""
+    """Sign a revision for one member, after showing what it says, and tell who is still missing."""
     from flop_p2p.identity.files import write_federation
     from flop_p2p.identity.keys import load_keys
+    from flop_p2p.identity.members import check_federation
     from flop_p2p.identity.revisions import changes, check_draft
     from flop_p2p.identity.signatures import missing_signatures
     from flop_p2p.identity.signatures import sign as add_signature
 
     own, after = load_keys(keys), load_federation(file)
+    if after.revision == 1:
+        raise FederationError(f"{file}: revision 1 is not signed; compare `flop-p2p federation fingerprint` instead")
     present = None if before is None else load_federation(before)
+    check_federation(after, signed=False)
+    _print([f"revision {after.revision} of {after.name}, from round {after.from_round + 1}: {', '.join(after.names)}"])
     if present is not None:
         check_draft(present, after)
         _print(changes(present, after))

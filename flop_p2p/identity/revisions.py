@@ -136,12 +136,19 @@ def changes(before: FederationSettings, after: FederationSettings) -> list[str]:
             lines.append(f"member {name} leaves")
         else:
             old, new = before.member(name).model_dump(), after.member(name).model_dump()
-            lines += [f"member {name} has another {key}" for key in old if old[key] != new[key]]
+            lines += [_changed_key(name, key, old[key], new[key]) for key in old if old[key] != new[key]]
     if (before.topology, before.graph) != (after.topology, after.graph):
         lines.append(f"the topology was {before.topology.name} and becomes {after.topology.name}")
     if after.revision > before.revision:
         lines.append(f"it holds from round {after.from_round + 1}")
     return lines
+
+
+def _changed_key(name: str, key: str, old: Any, new: Any) -> str:
+    """Addresses are shown: signatures do not cover them, so whoever carries the file can change them."""
+    if key not in ("control", "bulk"):
+        return f"member {name} has another {key}"
+    return f"member {name} has another {key} address, which nobody signs: {old or 'none'} becomes {new or 'none'}"
 
 
 def _described(member: Member) -> str:

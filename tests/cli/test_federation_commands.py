@@ -392,6 +392,34 @@ def test_nobody_signs_what_does_not_follow(file: Path, done: Callable[..., str],
     assert "rounds" in refused(11, *command)
 
 
+def test_what_is_signed_is_shown_and_checked_without_the_file_before_too(
+    file: Path, done: Callable[..., str], refused: Callable[..., str]
+) -> None:
+    propose_fifth(done)
+    command = ("federation", "sign", "next.toml", "--keys", "keys/east")
+    assert "revision 2 of retina, from round 5: east, fifth, north, south, west\n" in done(*command)
+    Path("next.toml").write_text(Path("next.toml").read_text().replace("rounds = 20", "rounds = 4"))
+    assert "there are 4 rounds" in refused(11, *command)
+    assert "revision 1 is not signed" in refused(11, "federation", "sign", file, "--keys", "keys/east")
+
+
+def test_addresses_that_somebody_changed_on_the_way_are_shown(
+    file: Path, done: Callable[..., str], refused: Callable[..., str]
+) -> None:
+    propose_fifth(done)
+    sign(done, "east", "fifth", "north", "south", "west")
+    text = Path("next.toml").read_text()
+    adopt = ("federation", "adopt", site_of("north") / "site.toml", "next.toml")
+    silent = re.sub(r'(control|bulk) = "tcp://(east|north|south)\.example:\d+"\n', "", text)
+    Path("next.toml").write_text(silent)
+    assert "neighbours and both only dial out" in refused(11, *adopt)
+    Path("next.toml").write_text(text.replace("tcp://west.example:5700", "tcp://thief.example:1"))
+    shown = (
+        "west has another control address, which nobody signs: tcp://west.example:5700 becomes tcp://thief.example:1"
+    )
+    assert shown in done(*adopt)
+
+
 def test_before_the_first_run_a_member_is_added_in_place(
     file: Path, done: Callable[..., str], refused: Callable[..., str]
 ) -> None:

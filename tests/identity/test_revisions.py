@@ -146,7 +146,8 @@ def test_changes_are_told_in_words(first: FederationSettings, member: MakeMember
         "member east has another curve_key",
         "member east has another signing_key",
         f"member fifth is new: only dials out, fingerprint of its keys: {public(member('fifth')).fingerprint}",
-        "member north has another control",
+        "member north has another control address, which nobody signs: "
+        "tcp://north.example:5700 becomes tcp://moved.example:1",
         "member süd leaves",
         "the topology was ring and becomes full",
         "it holds from round 6",
