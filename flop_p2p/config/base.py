@@ -27,10 +27,14 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     try:
         with path.open("rb") as file:
-            return tomllib.load(file)
+            content = tomllib.load(file)
+        repr(content)  # fails for a hexadecimal number so long that no message could show it
+        return content
     except OSError as error:
         raise ConfigError(f"{path}: cannot read this file ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise ConfigError(f"{path}: not a valid TOML file: too many brackets within each other") from error
+    except ValueError as error:  # of TOML, of UTF-8, or a number of thousands of digits
         raise ConfigError(f"{path}: not a valid TOML file: {error}") from error
 
 

@@ -27,6 +27,17 @@ def _printable(name: str) -> str:
     return name
 
 
+def _with_host(address: str) -> str:
+    host = address.removeprefix("tcp://").rpartition(":")[0]
+    try:
+        host.encode("idna")  # as Python does before it asks for the host's address
+    except UnicodeError as error:
+        raise ValueError("a host name is parts of 1 to 63 characters with single dots between them") from error
+    if not host.isprintable():
+        raise ValueError("a host name has printable characters only")
+    return address
+
+
 def _with_port(endpoint: str) -> str:
     if not 1 <= int(endpoint.rpartition(":")[2]) <= 65535:
         raise ValueError("a port is a number from 1 to 65535")
@@ -35,8 +46,17 @@ def _with_port(endpoint: str) -> str:
 
 SiteName = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
 Endpoint = Annotated[
-    str, Field(max_length=255, pattern=r"^tcp://[^\s/]+:[0-9]{1,5}$"), AfterValidator(_with_port)
+    str,
+    Field(max_length=255, pattern=r"^tcp://[^\s/]+:[0-9]{1,5}$"),
+    AfterValidator(_with_port),
+    AfterValidator(_with_host),
 ]  # tcp://host:port
+HostPort = Annotated[
+    str,
+    Field(max_length=255, pattern=r"^[^\s/]+:[0-9]{1,5}$"),
+    AfterValidator(_with_port),
+    AfterValidator(_with_host),
+]  # host:port
 Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # SHA-256, or an Ed25519 public key, in hexadecimal
 CurveKey = Annotated[str, Field(pattern=r"^[0-9a-zA-Z.:+=^!/*?&<>()\[\]{}@%$#-]{40}$")]  # a CURVE public key in Z85
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from flop_p2p.config.base import Settings, read_toml, validate
-from flop_p2p.config.federation import Endpoint, SiteName
+from flop_p2p.config.federation import Endpoint, HostPort, SiteName
 
 SiteSource = Literal["safetensors", "medmnist", "idx", "folder", "image-csv", "csv", "digits", "breast-cancer"]
 
@@ -28,7 +28,7 @@ class SiteDataSettings(Settings):
 class MetricsSettings(Settings):
     """Figures for Prometheus."""
 
-    listen: str | None = Field(None, pattern=r"^.+:\d+$", description="host:port for Prometheus; none by default")
+    listen: HostPort | None = Field(None, description="host:port for Prometheus; none by default")
 
 
 class Address(Settings):
@@ -49,7 +49,7 @@ class SiteSettings(Settings):
         None, description="address to bind for messages; default every interface at the member's port"
     )
     bulk_listen: Endpoint | None = Field(None, description="address to bind for bodies, likewise")
-    proxy: str | None = Field(None, pattern=r"^.+:\d+$", description="SOCKS5 proxy host:port for outgoing connections")
+    proxy: HostPort | None = Field(None, description="SOCKS5 proxy host:port for outgoing connections")
     addresses: dict[str, Address] = Field({}, description="addresses of neighbours as seen from here, by name")
     device: str = Field("cpu", description="cpu or cuda")
     threads: int = Field(1, ge=1, description="torch threads")

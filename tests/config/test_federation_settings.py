@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from flop_p2p.config import FederationSettings, GossipSettings, SampleSettings, load_federation, validate
+from flop_p2p.config import FederationSettings, GossipSettings, SampleSettings, SiteSettings, load_federation, validate
 from flop_p2p.errors import ConfigError
 
 KEYS = "0123456789abcdef"
@@ -115,10 +115,27 @@ def test_names_that_look_the_same(alike: str) -> None:
     [
         *("north:5700", "tcp://north", "tcp://:5700", "tcp://north:0", "tcp://north:65536", "tcp://north:5700/x"),
         *("udp://north:5700", "tcp://no rth:5700", "tcp://north:-1", "tcp://north:*", "tcp://north:５７"),
+        *("tcp://a..b:5000", "tcp://.:5000", f"tcp://{'x' * 64}:5000", "tcp://a\0b:5000"),
     ],
 )
 def test_wrong_addresses(endpoint: str) -> None:
     assert "members.0.control: " in refusal(members=[member("ann", control=endpoint), member("bob", 1)])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("listen", "tcp://a..b:5700"),
+        ("proxy", "a..b:1080"),
+        ("proxy", "proxy:65536"),
+        ("metrics", {"listen": "a..b:9000"}),
+        ("addresses", {"bob": {"control": "tcp://a..b:5700"}}),
+    ],
+)
+def test_wrong_addresses_of_a_site(key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"site\.toml: {key}.*, got ") as error:
+        validate(SiteSettings, {"name": "ann", key: value}, "site.toml")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("endpoint", ["tcp://10.1.2.3:1", "tcp://[fe80::1]:65535", "tcp://north.example:5700"])

@@ -159,7 +159,14 @@ def test_toml_that_cannot_be_read_names_the_file(tmp_path: Path) -> None:
     broken, binary = tmp_path / "broken.toml", tmp_path / "binary.toml"
     broken.write_text('[data]\nsource = "digits\n')
     binary.write_bytes(b"seed = 1 # \xff\xfe")
+    long, deep, hexadecimal = (tmp_path / f"{name}.toml" for name in ("long", "deep", "hexadecimal"))
+    hexadecimal.write_text("seed = 0x" + "f" * 5000)
+    long.write_text("seed = " + "9" * 5000)
+    deep.write_text("seed = " + "[" * 3000 + "]" * 3000)
     cases = {
+        long: r"long\.toml: not a valid TOML file: .*digits",
+        hexadecimal: r"hexadecimal\.toml: not a valid TOML file: .*digits",
+        deep: r"deep\.toml: not a valid TOML file: too many brackets",
         broken: r"broken\.toml: not a valid TOML file: .*line 2",
         binary: r"binary\.toml: not a valid TOML file",
         tmp_path / "absent.toml": r"absent\.toml: cannot read this file \(No such file",
