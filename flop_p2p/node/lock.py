@@ -29,12 +29,16 @@ class StateLock:
             os.close(self._file)
             raise NodeError(
                 f"{folder}: another node runs on this state directory (process {holder}); stop it first"
-            ) from (error)
+            ) from error
         except OSError as error:
             os.close(self._file)
             raise NodeError(f"{path}: cannot be locked ({error.strerror}); use a local file system") from error
-        os.truncate(self._file, 0)
-        os.write(self._file, f"{os.getpid()}\n".encode())
+        try:
+            os.truncate(self._file, 0)
+            os.write(self._file, f"{os.getpid()}\n".encode())
+        except OSError as error:
+            os.close(self._file)
+            raise NodeError(f"{path}: cannot be written ({error.strerror})") from error
 
     def release(self) -> None:
         """Let another node take the directory. The file stays: removing it would race with its next holder."""

@@ -1,6 +1,7 @@
 """Questions to a running node: a socket of its own in the state directory, and a lock on that directory."""
 
 import asyncio
+import errno
 import os
 import socket
 import stat
@@ -154,3 +155,14 @@ def test_a_folder_that_cannot_be_locked_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(NodeError, match="lock: cannot be written"):
         StateLock(tmp_path / "file")
+
+
+def test_a_full_disk_is_named_and_the_lock_is_free_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(NodeError, match=r"lock: cannot be written \(No space left on device\)"):
+            StateLock(tmp_path)
+    StateLock(tmp_path).release()
