@@ -1,6 +1,9 @@
 """Federation files on disk: written whole or not at all, and the revisions that a site has adopted."""
 
+import contextlib
+import errno
 import os
+import secrets
 from pathlib import Path
 
 import tomli_w
@@ -22,22 +25,40 @@ def federation_toml(federation: FederationSettings) -> str:
 
 
 def write_federation(path: Path, federation: FederationSettings, replace: bool = False) -> None:
-    """Write a federation file: a new one, or one that takes the place of ``path`` in a single step.
+    """Write a federation file, whole or not at all: a new one, or one that takes the place of ``path``.
 
     Raises:
         FederationError: it exists and is not to be replaced, or cannot be written.
     """
-    target = path.with_name(f".{path.name}.tmp") if replace else path
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with target.open("w" if replace else "x", encoding="utf-8") as file:
+        with temporary.open("x", encoding="utf-8") as file:  # exclusive: follows no link
             file.write(federation_toml(federation))
             file.flush()
             os.fsync(file.fileno())
-        target.replace(path)
+        if replace:
+            temporary.replace(path)
+        else:
+            _place(temporary, path)
     except FileExistsError as error:
         raise FederationError(f"{path}: exists already; give another name, or remove it first") from error
     except OSError as error:
         raise FederationError(f"{path}: cannot be written ({error.strerror})") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _place(temporary: Path, path: Path) -> None:
+    """Give a new file its name, never over another file."""
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        if os.path.lexists(path):  # no hard links there, as on many a memory stick
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
+        temporary.replace(path)
 
 
 def adopted_revisions(state: Path) -> list[FederationSettings]:
@@ -58,7 +79,8 @@ def store_revision(state: Path, revision: FederationSettings) -> Path:
     """
     folder = state / ADOPTED
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise FederationError(f"{folder}: cannot be made ({error.strerror})") from error
     path = folder / f"{revision.revision}.toml"

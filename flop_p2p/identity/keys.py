@@ -92,9 +92,10 @@ def load_keys(folder: Path) -> Keys:
     """The keys that `generate` made in ``folder``.
 
     Raises:
-        IdentityError: a file is absent, readable by others than its owner, or no key, or `public.toml` belongs to
-            other secrets. The text of a secret is in no message.
+        IdentityError: a file is absent, readable by others than its owner, or no key, others may write the folder, or
+            `public.toml` belongs to other secrets. The text of a secret is in no message.
     """
+    _check_folder(folder)
     public = load_public(folder / PUBLIC)
     curve_secret = _read_secret(folder / CURVE_SECRET)
     try:
@@ -148,6 +149,19 @@ def _write(folder: Path, files: Mapping[str, tuple[str, int]]) -> None:
         for path in written:
             path.unlink(missing_ok=True)
         raise IdentityError(f"{error.filename or folder}: keys cannot be written ({error.strerror})") from error
+
+
+def _check_folder(folder: Path) -> None:
+    """Who may write the folder can put other keys into it."""
+    try:
+        mode = stat.S_IMODE(folder.stat().st_mode)
+    except OSError as error:
+        raise IdentityError(f"{folder}: cannot read this folder of keys ({error.strerror})") from error
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise IdentityError(
+            f"{folder}: others than its owner may change these keys (mode {mode:04o}); "
+            f"run: chmod go-w {shlex.quote(str(folder))}"
+        )
 
 
 def _read_secret(path: Path) -> bytes:

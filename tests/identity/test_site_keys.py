@@ -120,6 +120,15 @@ def test_secrets_that_others_may_use_are_refused(folder: Path, file: str, wide: 
     load_keys(folder)
 
 
+@pytest.mark.parametrize("wide", [0o720, 0o702, 0o777])
+def test_a_folder_that_others_may_write_is_refused(folder: Path, wide: int) -> None:
+    folder.chmod(wide)
+    with pytest.raises(IdentityError, match=rf"\(mode {wide:04o}\); run: chmod go-w .*keys"):
+        load_keys(folder)
+    folder.chmod(0o755)
+    load_keys(folder)
+
+
 def test_the_command_that_mends_it_is_quoted(tmp_path: Path) -> None:
     generate(tmp_path / "our keys", "north")
     (tmp_path / "our keys" / "curve.secret").chmod(0o644)
