@@ -118,4 +118,8 @@ async def run_nodes(sites: Iterable[LocalSite], transport_type: type[ZmqTranspor
     """Run the nodes of these sites in this process until all have finished."""
     kind = type("TestedNode", (Node,), {"transport_type": transport_type})
     nodes = [kind(load_site(site.settings)) for site in sites]
-    await asyncio.gather(*(node.run() for node in nodes))
+    try:
+        await asyncio.gather(*(node.run() for node in nodes))
+    finally:
+        for node in nodes:
+            node.lock.release()
