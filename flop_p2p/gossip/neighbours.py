@@ -60,6 +60,10 @@ class Neighbour:
         """It can no longer be reached."""
         self.connected = False
 
+    def has_reached(self, round_index: int) -> bool:
+        """Whether it is, or was before a restart, in this round or a later one."""
+        return max(self.round, self.passed) >= round_index
+
     def may_send(self, round_index: int) -> bool:
         """Whether its body of this round may still come and is worth waiting for."""
         said_no = self.passed > round_index or (self.last_round is not None and self.last_round < round_index)

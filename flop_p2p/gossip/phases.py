@@ -40,6 +40,7 @@ class Phases:
         self.absences: dict[str, list[int]] = {}
         self.catch_ups = 0
         self.stale_uses = 0
+        self.start_waits = 0
         self._name = name
         self._gossip = gossip
         self._rounds = rounds
@@ -66,7 +67,7 @@ class Phases:
             case "collecting" if self.plan.trains and not self._outbox.runs("deadline"):
                 return tuple(name for name in self._view.names if not self._view.neighbours[name].gone)
             case "collecting":
-                return self._view.missing()
+                return self._view.awaited()
             case "catching-up":
                 return self._view.coming(self._view.behind)
             case _:
@@ -104,6 +105,7 @@ class Phases:
         if enough:
             self._begin()
         else:
+            self.start_waits += 1
             self._outbox.set_timer("start", self._gossip.start_timeout)
 
     def _begin(self) -> None:
@@ -162,8 +164,8 @@ class Phases:
             self._wait_for_first_body()
         elif not self._view.nobody():
             self._set_deadline()  # it runs, unless an isolated node has been waiting for anyone to come back
-        missing = self._view.missing()
-        if self._outbox.runs("deadline") and (not missing or (self._overtime and not self._view.reachable(missing))):
+        awaited = self._view.awaited()
+        if self._outbox.runs("deadline") and (not awaited or (self._overtime and not self._view.reachable(awaited))):
             self._end_collecting()
 
     def _wait_for_first_body(self) -> None:

@@ -1,7 +1,8 @@
 """The round protocol: what a node does when. Events come in, actions go out; no sockets, clocks or training inside.
 
-A round is local training, publishing the body, collecting the neighbours' bodies, mixing. A server trains nothing
-and publishes what it mixed. The phases:
+A round is local training, publishing the body, collecting the neighbours' bodies, mixing. While collecting, a node
+also waits until the receivers of its body have come to the round, so that it is never two bodies ahead of one. A server
+trains nothing and publishes what it mixed: its receivers wait for it. The phases:
 
     starting -> training -> collecting -> mixing -> training of the next round, or done
         starting or training -> catching-up -> mixing, or on as without it
@@ -36,6 +37,7 @@ class RoundProtocol(Phases):
         absences: rounds in which a neighbour's body was missing, by name.
         catch_ups: how often rounds were skipped because the neighbours were further.
         stale_uses: bodies of an earlier round that were mixed in place of missing ones.
+        start_waits: how often the time for starting has passed without enough neighbours.
     """
 
     @property

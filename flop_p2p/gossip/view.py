@@ -52,6 +52,19 @@ class View:
         late = (name for name, body_round in self.held().items() if body_round != self.round_index)
         return tuple(name for name in late if self.neighbours[name].may_send(self.round_index))
 
+    def slow_receivers(self) -> tuple[str, ...]:
+        """Those connected that are to mix the body of this round and, as far as is known, have not come to it.
+
+        Going on without them, their inboxes would have to hold more than one later body of ours. Whoever also sends
+        to us is waited for as a sender: its body of this round says that it has come.
+        """
+        connected = self.receivers()
+        return tuple(name for name in connected if not self.neighbours[name].has_reached(self.round_index))
+
+    def awaited(self) -> tuple[str, ...]:
+        """All that are waited for before mixing, ascending: for their bodies, or for them to come to this round."""
+        return tuple(sorted({*self.missing(), *self.slow_receivers()}))
+
     def any_here(self) -> bool:
         """Whether a body of this very round is held."""
         return any(self.inbox.now(name, self.round_index) == self.round_index for name in self.names)

@@ -1,11 +1,13 @@
 """The round protocol, rule by rule: events in, actions out."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from flop_p2p.config import TopologySettings
 from flop_p2p.config.federation import GossipSettings
+from flop_p2p.config.topology import Edge, TopologyFile
 from flop_p2p.errors import NodeError
 from flop_p2p.gossip.actions import (
     Action,
@@ -104,9 +106,12 @@ def test_a_neighbour_lost_before_the_start_is_waited_for_again() -> None:
 def test_after_the_start_timeout_enough_neighbours_suffice() -> None:
     protocol = node()
     protocol.start()
+    assert protocol.start_waits == 0
     assert protocol.timer("start") == [SetTimer("start", 30)]
+    assert protocol.start_waits == 1
     protocol.connected("b", 0, -1, False)
     assert protocol.timer("start") == [Train(0)]
+    assert protocol.start_waits == 1
 
 
 def test_none_may_be_enough() -> None:
@@ -311,6 +316,73 @@ def test_time_varying_rounds_wait_for_their_own_neighbours_only() -> None:
     protocol.body_arrived("b", 0)
     protocol.mixed()
     assert only(Publish, protocol.trained()) == Publish(1, ("c",))
+    assert protocol.waiting_for == ("c",)
+
+
+def one_way_ring() -> Plan:
+    """a sends to b, and receives from c."""
+    edges = (Edge("a", "b"), Edge("b", "c"), Edge("c", "a"))
+    file = TopologyFile(sites=("a", "b", "c"), edges=edges, directed=True)
+    return GossipPlan(build_schedule(TopologySettings(name="one-way.toml"), file.sites, file=file), "a")
+
+
+def ahead_of_its_receiver(**at: Any) -> RoundProtocol:
+    """A node whose sender's body is here, and whose receiver is one round behind."""
+    protocol = collecting(one_way_ring(), round_index=3, **at)
+    protocol.connected("b", 2, -1, False)
+    assert protocol.body_arrived("c", 3) == []
+    assert protocol.waiting_for == ("b",)
+    return protocol
+
+
+def test_a_receiver_in_the_same_round_is_not_waited_for() -> None:
+    protocol = collecting(one_way_ring(), round_index=3)
+    assert protocol.waiting_for == ("c",)
+    assert mixed_names(protocol.body_arrived("c", 3)) == [("c", 3)]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        lambda protocol: protocol.progress("b", 3),
+        lambda protocol: protocol.connected("b", 3, -1, False),
+        lambda protocol: protocol.body_arrived("b", 3),
+        lambda protocol: protocol.connected("b", 2, -1, True),
+        lambda protocol: protocol.left("b", 2, False),
+        lambda protocol: protocol.lost("b"),
+        lambda protocol: protocol.timer("deadline"),
+    ],
+    ids=["heartbeat", "greeting", "body", "finished", "goodbye", "lost", "deadline"],
+)
+def test_a_receiver_is_waited_for_until_it_comes_to_the_round(event: Callable[[RoundProtocol], list[Action]]) -> None:
+    protocol = ahead_of_its_receiver()
+    assert protocol.progress("b", 2) == []
+    assert mixed_names(event(protocol)) == [("c", 3)]
+    assert protocol.absences == {}
+
+
+def test_one_deadline_is_for_bodies_and_receivers_alike() -> None:
+    protocol = collecting(one_way_ring(), round_index=3)
+    protocol.connected("b", 2, -1, False)
+    assert protocol.waiting_for == ("b", "c")
+    assert only(Mix, protocol.timer("deadline")).absent == ("c",)
+
+
+def test_a_receiver_that_missed_a_deadline_is_waited_for_again() -> None:
+    protocol = ahead_of_its_receiver()
+    protocol.timer("deadline")
+    protocol.mixed()
+    protocol.trained()
+    assert protocol.body_arrived("c", 4) == []
+    assert protocol.progress("b", 3) == []
+    assert mixed_names(protocol.progress("b", 4)) == [("c", 4)]
+
+
+def test_a_receiver_that_restarts_after_coming_to_the_round_is_not_waited_for() -> None:
+    """It is a sender too: its body is here."""
+    protocol = collecting(round_index=3)
+    protocol.body_arrived("b", 3)
+    protocol.connected("b", 2, -1, False)
     assert protocol.waiting_for == ("c",)
 
 

@@ -33,9 +33,13 @@ def work(name: str, round_index: int) -> np.ndarray:
 
 
 def directed_ring(sites: int) -> Schedule:
-    names = tuple(f"site-{i}" for i in range(sites))
-    edges = tuple(Edge(name, names[(i + 1) % sites]) for i, name in enumerate(names))
-    file = TopologyFile(sites=names, edges=edges, directed=True)
+    return one_way(*[(i, (i + 1) % sites) for i in range(sites)])
+
+
+def one_way(*edges: tuple[int, int]) -> Schedule:
+    """Sites 0 to n, and edges from senders to receivers."""
+    names = tuple(f"site-{i}" for i in range(max(max(edge) for edge in edges) + 1))
+    file = TopologyFile(sites=names, edges=tuple(Edge(names[i], names[j]) for i, j in edges), directed=True)
     return build_schedule(TopologySettings(name="one-way.toml"), names, file=file)
 
 
@@ -86,6 +90,42 @@ def test_slow_sites_late_starts_and_duplicates_change_nothing(topology: str, sta
     )
     network.run(1000)
     check_equal_to_matrices(network, schedule, bodies)
+
+
+TWO_LOOPS = ((0, 1), (1, 2), (2, 3), (3, 0), (1, 4), (4, 5), (5, 6), (6, 7), (7, 1), (6, 2))
+ONE_WAY = {
+    "directed ring": lambda seed: directed_ring(8),
+    "two loops": lambda seed: one_way(*TWO_LOOPS),
+    "exponential": lambda seed: schedule_of("exponential", 7, seed),
+    "one-peer-exponential": lambda seed: schedule_of("one-peer-exponential", 7, seed),
+    "epidemic:1": lambda seed: schedule_of("epidemic:1", 6, seed),
+    "epidemic:2": lambda seed: schedule_of("epidemic:2", 6, seed),
+}
+
+
+@pytest.mark.parametrize("topology", ONE_WAY)
+@pytest.mark.parametrize("staleness", [0, 1])
+@pytest.mark.parametrize("seed", range(4))
+def test_no_sender_runs_away_from_a_receiver_that_it_need_not_hear_from(
+    topology: str, staleness: int, seed: int
+) -> None:
+    """Speeds that differ by two orders of magnitude, by site: nobody is left behind, nothing superseded."""
+    schedule = ONE_WAY[topology](seed)
+    bodies, draw = first_bodies(schedule.sites, seed), Random(seed)
+    network = VirtualNetwork(
+        gossip_plans(schedule),
+        bodies,
+        15,
+        seed,
+        gossip=GOSSIP.model_copy(update={"deadline": 60, "staleness": staleness}),
+        weather=Weather(transfer=(0.0, 2.0)),
+        training={name: 10 ** draw.uniform(-1.5, 0.7) for name in schedule.sites},
+        work=work,
+        linger=60,
+    )
+    network.run(2000)
+    check_equal_to_matrices(network, schedule, bodies)
+    assert not any(site.protocol.catch_ups for site in network.sites.values())
 
 
 def star_plans(shares: dict[str, float]) -> dict[str, Plan]:

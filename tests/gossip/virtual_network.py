@@ -162,6 +162,8 @@ class Site:
         assert max(held.values(), default=0) <= 2, f"{self.name} holds {self.bodies.keys()}"
         round_index, phase, since = self.seen
         assert protocol.round_index >= round_index, "a round went backwards"
+        if protocol.round_index != round_index:
+            self.network.tell_round(self)
         if (protocol.round_index, protocol.phase) != (round_index, phase):
             self.seen = (protocol.round_index, protocol.phase, now)
         elif (
@@ -379,13 +381,17 @@ class VirtualNetwork:
             self.later(delay, site, lambda: site.happens(lambda: event(site.protocol)))
 
     def _beat(self, site: Site) -> None:
+        self.tell_round(site)
+        self.later(self.gossip.heartbeat, site, lambda: self._beat(site))
+
+    def tell_round(self, site: Site) -> None:
+        """A heartbeat to all neighbours."""
         round_index = site.protocol.round_index
         for pair, link in self._links.items():
             if site.name in pair and link is not None:
                 self._deliver(
                     site, self.other(pair, site.name), self._delay(), lambda peer: peer.progress(site.name, round_index)
                 )
-        self.later(self.gossip.heartbeat, site, lambda: self._beat(site))
 
     def send_body(self, sender: Site, receiver: str) -> None:
         """Send the latest body: it may be lost, and may come twice, and late."""
