@@ -1,7 +1,9 @@
 """What the dialling side says over one connection, whatever carries the bytes: it greets until the connection ends."""
 
 import asyncio
+import math
 import secrets
+import time
 from collections.abc import Sequence
 
 from flop_p2p.errors import WireError
@@ -13,6 +15,7 @@ from flop_p2p.wire import MAX_HEADER_BYTES, AnyMessage, KeyExchange, Ready, Refu
 from flop_p2p.wire.messages import SESSION_BYTES
 
 GREETING_TIMEOUT = 10.0  # seconds that the other side may take to answer a hello
+MEMORY = 5.0  # seconds in which it may forget the session once
 
 
 class Conversation:
@@ -29,6 +32,7 @@ class Conversation:
         self._hub, self._link, self._way, self._bulk_id = hub, link, way, bulk_id
         self.name = link.name
         self._exchange: KeyExchange | None = None
+        self._forgot = -math.inf  # monotonic time
         self._deadline: asyncio.TimerHandle | None = None
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -87,10 +91,21 @@ class Conversation:
         elif isinstance(message, Refuse):
             self.fail(RefusedError(f"refuses this node: {message.reason}"))
         elif isinstance(message, Unknown):
-            self._link.lose("it has forgotten the session")
-            self._greet()
+            self._forgotten()
         else:
             self._link.message(message)
+
+    def _forgotten(self) -> None:
+        """Greet again, but not for ever: who forgets again and again is dialled later and later."""
+        self._link.lose("it has forgotten the session")
+        if self._exchange is not None:
+            return
+        now = time.monotonic()
+        if now - self._forgot < MEMORY:
+            self.fail(LinkError("it has forgotten the session again"))
+            return
+        self._forgot = now
+        self._greet()
 
     def _welcomed(self, message: Welcome) -> None:
         exchange, self._exchange = self._exchange, None

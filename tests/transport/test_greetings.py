@@ -8,7 +8,9 @@ import pytest
 from network_tools import Node, RawMember, eventually, make_body, make_nodes, running, strangers
 
 from flop_p2p.config.federation import PROTOCOL_VERSION
+from flop_p2p.transport.acceptor import Acceptor, Pending
 from flop_p2p.transport.base import BodyReceived, Connected, Lost
+from flop_p2p.transport.link import Link
 from flop_p2p.wire import Heartbeat, Ready, Refuse, Unknown, Welcome
 
 STALE = PROTOCOL_VERSION + 1
@@ -175,5 +177,21 @@ def test_a_neighbour_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPa
             status = north.transport.links()["south"]
             await eventually(lambda: "no answer to the greeting" in status.reason, "north gives up")
             await eventually(lambda: north.egress.kinds().count("hello") > 1, "north tries again")
+
+    asyncio.run(scenario())
+
+
+def test_a_neighbour_that_forgets_every_session_is_greeted_ever_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forget(acceptor: Acceptor, link: Link, pending: Pending) -> None:
+        acceptor._post(link, pending.way.control, Unknown())
+
+    monkeypatch.setattr("flop_p2p.transport.acceptor.Acceptor._ready", forget)
+
+    async def scenario() -> None:
+        north, south = make_nodes("north", "south")
+        async with running(north, south):
+            await asyncio.sleep(1.5)
+            assert 2 < north.egress.kinds().count("hello") < 60  # two in each attempt, at most 0.1 s between attempts
+            assert "forgotten the session again" in north.transport.links()["south"].reason
 
     asyncio.run(scenario())
