@@ -42,10 +42,11 @@ class Acceptor:
         """
         if len(parts) == 2 and self._bulk_route is None:
             if not self.frame(route, bytes(parts[0]), parts[1]):
-                self._post(link, route, Unknown())
+                link.answer(Unknown(), route)
             return
         try:
-            self._message(link, route, link.read(parts))
+            if (message := link.read(parts)) is not None:
+                self._message(link, route, message)
         except WireError as error:
             link.drop(str(error))
             if link.way is None:
@@ -76,7 +77,7 @@ class Acceptor:
         elif link.way is not None and link.way.control == route:
             link.message(message)
         elif not isinstance(message, Unknown):
-            self._post(link, route, Unknown())
+            link.answer(Unknown(), route)
 
     def _greeted(self, link: Link, route: Route, hello: Hello) -> None:
         way = Way(route, route if self._bulk_route is None else self._bulk_route(hello.bulk_id))
@@ -94,7 +95,8 @@ class Acceptor:
         answer = welcome(self._hub, link.name, exchange, session=hello.session)
         if not hello.probe:
             self._pending[link.name] = Pending(make_session(self._hub, link.name, exchange, hello, hello), way)
-        self._post(link, route, answer)
+        with suppress(LinkError):  # whoever asked is gone already
+            self._hub.post(link.name, answer, route, link.status)
 
     def _taken(self, bulk: Route, name: str) -> bool:
         ways = {link.name: link.way for link in self._links.values()}
@@ -110,7 +112,7 @@ class Acceptor:
 
         def ended() -> None:
             if link.status.state == "lost":
-                self._post(link, pending.way.control, Unknown())
+                link.answer(Unknown(), pending.way.control)
 
         link.establish(pending.session, pending.way, ended=ended)
         for header, sealed in pending.held:
@@ -126,11 +128,7 @@ class Acceptor:
 
     def _refuse(self, link: Link, route: Route, reason: str) -> None:
         link.fail(reason, refused=True)
-        self._post(link, route, Refuse(reason=reason))
-
-    def _post(self, link: Link, route: Route, message: AnyMessage) -> None:
-        with suppress(LinkError):  # whoever asked is gone already
-            self._hub.post(link.name, message, route, link.status)
+        link.answer(Refuse(reason=reason), route)
 
 
 def _session_of(header: bytes) -> bytes | None:

@@ -58,7 +58,8 @@ class Conversation:
             self.take_bulk(parts)
             return
         try:
-            self._message(self._link.read(parts))
+            if (message := self._link.read(parts)) is not None:
+                self._message(message)
         except WireError as error:
             self._link.drop(str(error))
             if self._link.way is None:

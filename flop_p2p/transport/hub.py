@@ -11,7 +11,6 @@ from flop_p2p.config.federation import GossipSettings
 from flop_p2p.errors import EgressError, WireError
 from flop_p2p.transport.base import Egress, Event, Gate, LinkStatus
 from flop_p2p.transport.routes import Route
-from flop_p2p.transport.throttle import Throttle
 from flop_p2p.wire import AnyMessage, Goodbye, Greeting, Heartbeat, Receipt, encode, envelope, open_envelope
 
 logger = logging.getLogger("flop_p2p.transport")
@@ -104,19 +103,17 @@ class Hub:
         route.send([data])
         status.sent_bytes += len(data)
 
-    def read(self, sender: str, parts: Sequence[memoryview], status: LinkStatus, throttle: Throttle) -> AnyMessage:
+    def read(self, sender: str, parts: Sequence[memoryview], status: LinkStatus) -> AnyMessage:
         """The message of an authenticated neighbour, its chain hash kept as a receipt.
 
         Raises:
-            WireError: it is malformed, or one too many.
+            WireError: it is malformed.
             EgressError: the receipt cannot be kept.
         """
         status.received_bytes += sum(part.nbytes for part in parts)
         if len(parts) != 1:
             raise WireError(f"a message of {len(parts)} parts")
         message, chain = open_envelope(parts[0])
-        if message.kind != "credit" and not throttle.allows():
-            raise WireError("more messages than any node needs to send")
         if message.kind not in NOT_RECEIPTED:
             self.receipt(sender, message.kind, round_of(message), chain)
         return message

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -23,12 +25,15 @@ from flop_p2p.transport.base import (
 from flop_p2p.transport.hub import Hub
 from flop_p2p.transport.incoming import Incoming
 from flop_p2p.transport.outgoing import Outgoing
-from flop_p2p.transport.routes import LinkError, Way
+from flop_p2p.transport.routes import LinkError, Route, Way
 from flop_p2p.transport.session import Session, clock_skew
 from flop_p2p.transport.throttle import Throttle
 from flop_p2p.wire import MAX_FRAMES, AnyMessage, Credit, Descriptor, Goodbye, Heartbeat, Receipt
 
 logger = logging.getLogger("flop_p2p.transport")
+
+ANSWER_RATE = 1.0  # a second: refusals, and requests for a greeting, that one neighbour gets
+ANSWER_BURST = 10.0  # of them at once
 
 
 @dataclass
@@ -59,6 +64,8 @@ class Link:
         self.status = LinkStatus()
         self._hub = hub
         self._throttle = Throttle()
+        self._answers = Throttle(ANSWER_RATE, ANSWER_BURST)
+        self._answered = -math.inf  # monotonic time of the last answer to a heartbeat
         self._current: _Current | None = None
 
     @property
@@ -111,9 +118,22 @@ class Link:
         """Send a sign of life now: if the neighbour's connection is gone, it is lost at once."""
         self.post(Heartbeat(round=self._hub.round_index, sent=time.monotonic(), echo=0.0))
 
-    def read(self, parts: Sequence[memoryview]) -> AnyMessage:
-        """The message in ``parts``; see `Hub.read`."""
-        return self._hub.read(self.name, parts, self.status, self._throttle)
+    def read(self, parts: Sequence[memoryview]) -> AnyMessage | None:
+        """The message in ``parts``, None where too many come for another to be looked at; see `Hub.read`."""
+        if not self._throttle.allows():
+            self.drop("more messages than any node needs to send")
+            return None
+        return self._hub.read(self.name, parts, self.status)
+
+    def answer(self, message: AnyMessage, route: Route) -> None:
+        """Say why, or that, there is no session; rarely, as each answer costs a line of the egress log.
+
+        Raises:
+            EgressError: it cannot be recorded; it was not sent.
+        """
+        if self._answers.allows():
+            with suppress(LinkError):  # whoever asked is gone already
+                self._hub.post(self.name, message, route, self.status)
 
     def message(self, message: AnyMessage) -> None:
         """Take a message of the session.
@@ -129,6 +149,7 @@ class Link:
             self._heartbeat(message)
         elif isinstance(message, Credit):
             current.outgoing.credit(message.chunks)
+            self._throttle.allow_another()  # a fast link has many, each for frames of ours
         elif isinstance(message, Receipt):
             current.outgoing.receipt(message.round, message.chain)
             self._hub.emit(Delivered(self.name, message.round))
@@ -219,7 +240,10 @@ class Link:
             self.status.latency = max(0.0, time.monotonic() - message.echo)
             return
         self._hub.emit(Progress(self.name, message.round))
-        self.post(Heartbeat(round=self._hub.round_index, sent=time.monotonic(), echo=message.sent))
+        now = time.monotonic()
+        if now - self._answered >= self._hub.gossip.heartbeat / 2:
+            self._answered = now
+            self.post(Heartbeat(round=self._hub.round_index, sent=now, echo=message.sent))
 
     def _renew_in_time(self, current: _Current, round_index: int) -> None:
         """Ask for fresh keys when a body of this round, the last of so many, has come or has been receipted."""

@@ -15,7 +15,6 @@ from flop_p2p.transport.conversation import GREETING_TIMEOUT
 from flop_p2p.transport.hub import Hub
 from flop_p2p.transport.routes import LinkError
 from flop_p2p.transport.session import hello, refusal
-from flop_p2p.transport.throttle import Throttle
 from flop_p2p.wire import AnyMessage, KeyExchange, Refuse, Welcome
 from flop_p2p.wire.messages import SESSION_BYTES
 
@@ -80,7 +79,7 @@ async def _greet(hub: Hub, peer: Peer, connection: Connection) -> ProbeResult:
     try:
         async with asyncio.timeout(GREETING_TIMEOUT):
             frames = await connection.sockets[0].recv_multipart(copy=False)
-        answer = hub.read(peer.name, [frame.buffer for frame in frames], LinkStatus(), Throttle())
+        answer = hub.read(peer.name, [frame.buffer for frame in frames], LinkStatus())
     except TimeoutError:
         raise LinkError(f"no answer to the greeting in {GREETING_TIMEOUT:g} s") from None
     except WireError as error:

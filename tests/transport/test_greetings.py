@@ -183,7 +183,7 @@ def test_a_neighbour_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPa
 
 def test_a_neighbour_that_forgets_every_session_is_greeted_ever_later(monkeypatch: pytest.MonkeyPatch) -> None:
     def forget(acceptor: Acceptor, link: Link, pending: Pending) -> None:
-        acceptor._post(link, pending.way.control, Unknown())
+        acceptor._hub.post(link.name, Unknown(), pending.way.control, link.status)
 
     monkeypatch.setattr("flop_p2p.transport.acceptor.Acceptor._ready", forget)
 
