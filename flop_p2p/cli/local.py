@@ -1,6 +1,6 @@
 """`flop-p2p local`: a federation of real daemons on this machine."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from flop_p2p.cli.options import GOSSIP_FLAGS, SHARED_FLAGS, experiment_options
@@ -16,9 +17,9 @@ from flop_p2p.cli.simulate import summary_table
 from flop_p2p.config import ExperimentSettings
 
 if TYPE_CHECKING:
-    from flop_p2p.local.processes import Snapshot
+    from flop_p2p.local.progress import DaemonState
 
-Show = Callable[[dict[str, "Snapshot | None"]], None]
+Show = Callable[[Mapping[str, "DaemonState"]], None]
 
 
 @experiment_options({"--method": "method", "--topology": "topology.name", **SHARED_FLAGS, **GOSSIP_FLAGS})
@@ -27,7 +28,10 @@ def local(
     out: Annotated[Path | None, typer.Option(help="run directory to write; default runs/local-<time>")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with what is in --out, or begin it")] = False,
 ) -> None:
-    """Run real daemons on this machine: a process a hospital, ZeroMQ on loopback, encryption on."""
+    """Run real daemons on this machine: a process a hospital, ZeroMQ on loopback, encryption on.
+
+    Takes the methods p2p-flop, p2p-flop-alt and flop; the other methods are for simulate.
+    """
     if resume and out is None:
         raise typer.BadParameter("--resume needs --out, the directory of the run to go on with")
     from flop_p2p.local import run_local
@@ -52,50 +56,74 @@ def local(
 
 @contextmanager
 def _watching(console: Console, rounds: int) -> Iterator[Show]:
-    """One live table of all daemons on a terminal, a line a completed round elsewhere."""
-    if console.is_terminal:
-        with Live(console=console, refresh_per_second=4) as live:
-            latest: dict[str, Snapshot] = {}
+    """A line for a daemon that failed; a live table of all on a terminal, a line a completed round elsewhere."""
+    lines = Lines(rounds)
+    if not console.is_terminal:
 
-            def redraw(snapshots: dict[str, "Snapshot | None"]) -> None:
-                latest.update({name: each for name, each in snapshots.items() if each is not None})
-                rows = {name: each or _ended(latest.get(name)) for name, each in snapshots.items()}
-                live.update(_table(rows, rounds))
+        def report(states: Mapping[str, "DaemonState"]) -> None:
+            for line in lines.new(states):
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-            yield redraw
+        yield report
         return
-    printed = 0
+    with Live(console=console, refresh_per_second=4) as live:
 
-    def report(snapshots: dict[str, "Snapshot | None"]) -> None:
-        nonlocal printed
-        known = [each for each in snapshots.values() if each is not None]
-        completed = min((each["completed"] for each in known), default=0)
-        if completed > printed:
-            printed = completed
-            accuracies = [each["accuracy"] for each in known if each["accuracy"] is not None]
+        def redraw(states: Mapping[str, "DaemonState"]) -> None:
+            for line in lines.failures(states):
+                console.print(line, highlight=False, markup=False)
+            live.update(_table(states, rounds))
+
+        yield redraw
+
+
+class Lines:
+    """What there is to print of a local federation that runs, each line once.
+
+    Args:
+        rounds: of the whole run.
+    """
+
+    def __init__(self, rounds: int) -> None:
+        self._rounds = rounds
+        self._printed = 0
+        self._failed: set[str] = set()
+
+    def new(self, states: Mapping[str, "DaemonState"]) -> list[str]:
+        """Daemons that failed, then rounds that are complete at every hospital that has not failed before."""
+        lines = self.failures(states)
+        completed = min((each.completed for each in states.values() if not each.failed), default=self._printed)
+        for number in range(self._printed + 1, completed + 1):
+            there = [each for each in states.values() if each.completed >= number]
+            where = "every hospital" if len(there) == len(states) else f"{len(there)} of {len(states)} hospitals"
+            accuracies = [each.accuracies[number] for each in there if number in each.accuracies]
             mean = f", accuracy {sum(accuracies) / len(accuracies):.3f}" if accuracies else ""
-            console.print(f"round {completed}/{rounds} complete at every hospital{mean}", highlight=False)
+            lines.append(f"round {number}/{self._rounds} complete at {where}{mean}")
+        self._printed = max(self._printed, completed)
+        return lines
 
-    yield report
+    def failures(self, states: Mapping[str, "DaemonState"]) -> list[str]:
+        """Daemons that ended with an error since the last call."""
+        fresh = {name: each for name, each in states.items() if each.failed and name not in self._failed}
+        self._failed |= set(fresh)
+        return [
+            f"{name} ended with exit code {each.exit_code} after {each.completed} of {self._rounds} rounds, "
+            f"see {each.site.log}"
+            for name, each in fresh.items()
+        ]
 
 
-def _ended(latest: "Snapshot | None") -> "Snapshot | None":
-    """What a daemon said last that answers no more."""
-    return None if latest is None else {**latest, "phase": "ended", "waiting_for": []}
-
-
-def _table(snapshots: dict[str, "Snapshot | None"], rounds: int) -> Table:
+def _table(states: Mapping[str, "DaemonState"], rounds: int) -> Table:
     table = Table(title="one row a hospital: a process of its own, linked by encrypted sockets")
     for column in ("hospital", "round", "phase", "neighbours", "absent", "loss", "accuracy", "sent", "received"):
         table.add_column(column, justify="left" if column in ("hospital", "phase", "neighbours") else "right")
-    for name, each in snapshots.items():
+    for name, state in states.items():
+        each, phase = state.answer, _phase(state, rounds)
         if each is None:
-            table.add_row(name, "–", "starting", *["–"] * 6)
+            table.add_row(escape(name), f"{state.completed}/{rounds}" if state.completed else "–", phase, *["–"] * 6)
             continue
-        phase = f"waits for {', '.join(each['waiting_for'])}" if each["waiting_for"] else each["phase"]
         table.add_row(
-            name,
-            f"{each['round']}/{rounds}",
+            escape(name),
+            f"{each['round'] if state.exit_code is None else state.completed}/{rounds}",
             phase,
             "  ".join(_neighbour(other, link) for other, link in each["neighbours"].items()),
             str(each["absences"]),
@@ -107,9 +135,21 @@ def _table(snapshots: dict[str, "Snapshot | None"], rounds: int) -> Table:
     return table
 
 
+def _phase(state: "DaemonState", rounds: int) -> str:
+    """What a daemon does, or how it ended."""
+    if state.failed:
+        return f"[red]ended with exit code {state.exit_code}[/]"
+    if state.exit_code == 0:
+        return "finished" if state.completed >= rounds else "[red]stopped[/]"
+    if state.answer is None:
+        return "starting"
+    waits = ", ".join(state.answer["waiting_for"])
+    return f"waits for {escape(waits)}" if waits else str(state.answer["phase"])
+
+
 def _neighbour(name: str, link: dict[str, Any]) -> str:
     colour = {"connected": "green", "left": "cyan", "connecting": "yellow"}.get(link["state"], "red")
-    return f"[{colour}]●[/] {name}"
+    return f"[{colour}]●[/] {escape(name)}"
 
 
 def _number(value: float | None) -> str:

@@ -1,18 +1,22 @@
 """The files of a local federation: keys, data, `site.toml` of each hospital, and the `federation.toml` they share."""
 
+import secrets
+import shutil
 import socket
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import tomli_w
+import zmq
 
-from flop_p2p.config import ExperimentSettings, FederationSettings, Member, SampleSettings, SiteSettings
+from flop_p2p.config import ExperimentSettings, FederationSettings, Member, SiteSettings, validate
 from flop_p2p.config.site import MetricsSettings, SiteDataSettings
 from flop_p2p.data import FederatedData
-from flop_p2p.data.site import export_site
+from flop_p2p.data.site import export_site, sample_settings
 from flop_p2p.errors import ConfigError
-from flop_p2p.identity.keys import generate
+from flop_p2p.identity.keys import PublicKeys, generate
 from flop_p2p.identity.members import check_federation
 from flop_p2p.simulation.run_directory import file_names
 from flop_p2p.topology.files import inline_topology
@@ -20,6 +24,8 @@ from flop_p2p.writing import write_text, writing
 
 LOOPBACK = "127.0.0.1"
 SERVER = "server"
+FEDERATION = "federation.toml"
+STAGING = ".preparing"
 
 
 @dataclass(frozen=True)
@@ -50,9 +56,11 @@ def local_sites(settings: ExperimentSettings, data: FederatedData, directory: Pa
     """The processes of a local federation; the server of centralized FLOP comes last.
 
     Raises:
-        ConfigError: a hospital has the name of the server.
+        ConfigError: there is one hospital only, or one has the name of the server.
     """
     names = [site.name for site in data.sites]
+    if len(names) < 2:
+        raise ConfigError(f"a federation has two hospitals or more, and here is {names[0]!r} alone; take --sites 2")
     sites = [
         LocalSite(name, directory / "sites" / folder) for name, folder in zip(names, file_names(names), strict=True)
     ]
@@ -63,65 +71,104 @@ def local_sites(settings: ExperimentSettings, data: FederatedData, directory: Pa
     return sites
 
 
+def check_settings(settings: ExperimentSettings, data: FederatedData, sites: Sequence[LocalSite]) -> None:
+    """Refuse settings that make no federation, before anything is written: with keys that nobody will use.
+
+    Raises:
+        ConfigError, FederationError, TopologyError: they make none.
+    """
+    keys = [
+        {"name": site.name, "curve_key": zmq.curve_keypair()[0].decode(), "signing_key": secrets.token_hex(32)}
+        for site in sites
+    ]
+    publics = [validate(PublicKeys, values, "the name of a hospital") for values in keys]
+    _federation(settings, data, sites, publics, range(1, 2 * len(sites) + 1))
+
+
 def prepare(
-    settings: ExperimentSettings, data: FederatedData, sites: list[LocalSite], directory: Path
+    settings: ExperimentSettings, data: FederatedData, sites: Sequence[LocalSite], directory: Path
 ) -> FederationSettings:
     """Write all files of a local federation and return what its sites share.
+
+    They are made in a folder of their own and moved to their places, `federation.toml` last: while that is missing,
+    no daemon has seen any of them, and they can be made anew.
 
     Raises:
         ConfigError, FederationError, TopologyError: the settings make no federation.
         RunError: a file cannot be written.
     """
-    own = {site.name: site for site in data.sites}
-    ports = iter(free_ports(2 * len(sites)))
-    members = []
-    for site in sites:
-        with writing(site.folder):
-            site.folder.mkdir(parents=True)
-        public = generate(site.folder / "keys", site.name)
-        if site.role == "site":
-            export_site(data, own[site.name], site.folder / "data.safetensors")
-        members.append(
-            Member(
-                name=site.name,
-                role="server" if site.role == "server" else "site",
-                control=f"tcp://{LOOPBACK}:{next(ports)}",
-                bulk=f"tcp://{LOOPBACK}:{next(ports)}" if settings.gossip.bulk == "sealed" else None,
-                curve_key=public.curve_key,
-                signing_key=public.signing_key,
-                samples=len(own[site.name].train) if site.role == "site" else None,
-            )
-        )
-    federation = _federation(settings, data, members)
-    check_federation(federation)
-    _write(directory / "federation.toml", federation.model_dump(mode="json", exclude_none=True))
-    for site, member in zip(sites, members, strict=True):
-        _write(site.settings, _site_settings(settings, site, member))
+    staging = directory / STAGING
+    with writing(staging):
+        if staging.exists():
+            for left in (directory / "sites", directory / SERVER, staging):
+                shutil.rmtree(left, ignore_errors=left != staging)
+        staging.mkdir()
+    staged = [replace(site, folder=staging / site.folder.relative_to(directory)) for site in sites]
+    federation = _write_all(settings, data, staged, staging)
+    with writing(directory):
+        for path in sorted(staging.iterdir(), key=lambda path: path.name == FEDERATION):
+            path.rename(directory / path.name)
+        staging.rmdir()
     return federation
 
 
-def _federation(settings: ExperimentSettings, data: FederatedData, members: list[Member]) -> FederationSettings:
+def _write_all(
+    settings: ExperimentSettings, data: FederatedData, sites: Sequence[LocalSite], directory: Path
+) -> FederationSettings:
+    own = {site.name: site for site in data.sites}
+    publics = []
+    for site in sites:
+        with writing(site.folder):
+            site.folder.mkdir(parents=True)
+        publics.append(generate(site.folder / "keys", site.name))
+        if site.role == "site":
+            export_site(data, own[site.name], site.folder / "data.safetensors")
+    federation = _federation(settings, data, sites, publics, free_ports(2 * len(sites)))
+    write_toml(directory / FEDERATION, federation.model_dump(mode="json", exclude_none=True))
+    for site in sites:
+        write_toml(site.settings, _site_settings(settings, site, federation.member(site.name)))
+    return federation
+
+
+def _federation(
+    settings: ExperimentSettings,
+    data: FederatedData,
+    sites: Sequence[LocalSite],
+    publics: Sequence[PublicKeys],
+    ports: Sequence[int],
+) -> FederationSettings:
+    """A federation of these sites, checked."""
+    own = {site.name: site for site in data.sites}
+    members = [
+        Member(
+            name=site.name,
+            role="server" if site.role == "server" else "site",
+            control=f"tcp://{LOOPBACK}:{control}",
+            bulk=f"tcp://{LOOPBACK}:{bulk}" if settings.gossip.bulk == "sealed" else None,
+            curve_key=public.curve_key,
+            signing_key=public.signing_key,
+            samples=len(own[site.name].train) if site.role == "site" else None,
+        )
+        for site, public, control, bulk in zip(sites, publics, ports[::2], ports[1::2], strict=True)
+    ]
     topology, graph = inline_topology(settings.topology)
-    return FederationSettings(
-        name=f"local-{settings.method}",
-        method=settings.method,
-        seed=settings.seed,
-        samples=SampleSettings(
-            task=data.dataset.task,
-            class_names=data.dataset.class_names,
-            shape=tuple(data.dataset.inputs.shape[1:]),
-            mean=tuple(data.mean.tolist()),
-            std=tuple(data.std.tolist()),
-        ),
-        model=settings.model.model_copy(
+    values = {
+        "name": f"local-{settings.method}",
+        "method": settings.method,
+        "seed": settings.seed,
+        "samples": sample_settings(data),
+        "model": settings.model.model_copy(
             update={"weights": settings.model.weights.absolute() if settings.model.weights else None}
         ),
-        topology=topology,
-        graph=graph,
-        training=settings.training,
-        gossip=settings.gossip,
-        members=tuple(members),
-    )
+        "topology": topology,
+        "graph": graph,
+        "training": settings.training,
+        "gossip": settings.gossip,
+        "members": tuple(members),
+    }
+    federation = validate(FederationSettings, values, "the federation")
+    check_federation(federation)
+    return federation
 
 
 def _site_settings(settings: ExperimentSettings, site: LocalSite, member: Member) -> dict[str, Any]:
@@ -139,7 +186,12 @@ def _site_settings(settings: ExperimentSettings, site: LocalSite, member: Member
     return values.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
 
 
-def _write(path: Path, values: dict[str, Any]) -> None:
+def write_toml(path: Path, values: dict[str, Any]) -> None:
+    """Replace a file by one with these values.
+
+    Raises:
+        RunError: it cannot be written.
+    """
     write_text(path, tomli_w.dumps(values))
 
 

@@ -1,28 +1,35 @@
 """The processes of a local federation: start, watch, stop."""
 
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from pathlib import Path
 
 from flop_p2p.errors import NodeError
 from flop_p2p.local.prepare import LocalSite
+from flop_p2p.local.progress import DaemonState, Rounds, Snapshot, last_words
 from flop_p2p.node.status import ask
 from flop_p2p.writing import writing
 
 STOP_SECONDS = 15.0  # more than a node takes to finish its exchange and say goodbye
-
-Snapshot = dict[str, Any]
+LEASH = Path(__file__).with_name("leash.py")
 
 
 class Processes:
-    """One daemon a site, each a process of its own with its output in its `node.log`."""
+    """One daemon a site, each a process of its own with its output in its `node.log`.
+
+    On Linux they end, cleanly, when this process dies.
+    """
 
     def __init__(self, sites: Sequence[LocalSite]) -> None:
         self.sites = tuple(sites)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._log_starts: dict[str, int] = {}
+        self._answers: dict[str, Snapshot] = {}
+        self._rounds = {site.name: Rounds(site.state / "metrics.jsonl") for site in sites}
 
     def start(self) -> None:
         """Start all daemons.
@@ -30,30 +37,33 @@ class Processes:
         Raises:
             RunError: a log file cannot be written.
         """
+        leash = [sys.executable, "-I", str(LEASH), str(os.getpid())] if sys.platform.startswith("linux") else []
         for site in self.sites:
             command = [sys.executable, "-m", "flop_p2p", "node", str(site.settings), "--log-format", "json"]
             with writing(site.log), site.log.open("ab") as log:
+                self._log_starts[site.name] = log.tell()
                 self._running[site.name] = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                    [*leash, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
                 )
 
-    def alive(self) -> list[str]:
-        """Names of the sites whose daemon runs."""
-        return [name for name, process in self._running.items() if process.poll() is None]
+    def states(self) -> dict[str, DaemonState]:
+        """How far every daemon is, by site."""
+        return {site.name: self._state(site) for site in self.sites}
 
-    def exit_codes(self) -> dict[str, int | None]:
-        """The exit code of each daemon; None while it runs."""
-        return {name: process.poll() for name, process in self._running.items()}
+    def _state(self, site: LocalSite) -> DaemonState:
+        name, process = site.name, self._running[site.name]
+        if process.poll() is None:
+            with suppress(NodeError):  # it cannot be asked yet, or any more
+                self._answers[name] = ask(site.state)
+        exit_code, rounds = process.poll(), self._rounds[name]
+        if name in self._answers or exit_code is not None:  # before, lines of a former start may lie there
+            rounds.read()
+        return DaemonState(site, self._answers.get(name), exit_code, rounds.completed, dict(rounds.accuracies))
 
-    def snapshots(self) -> dict[str, Snapshot | None]:
-        """What each running daemon says of itself; None where it cannot be asked (yet, or any more)."""
-        return {site.name: self._ask(site) for site in self.sites}
-
-    def _ask(self, site: LocalSite) -> Snapshot | None:
-        if self._running[site.name].poll() is None:
-            with suppress(NodeError):
-                return ask(site.state)
-        return None
+    def last_words(self, site: LocalSite) -> str:
+        """What the daemon printed last, in quotes, and where all of it is."""
+        text = last_words(site.log, self._log_starts[site.name])
+        return f"it said {text!r} last, see {site.log}" if text else f"it said nothing, see {site.log}"
 
     def stop(self) -> None:
         """Ask all daemons to finish their exchange and leave; those that do not are killed."""
