@@ -6,8 +6,9 @@ Frames on the bulk port are sealed, so that it does not matter who brings them; 
 import logging
 from collections.abc import Mapping
 
+import zmq
 import zmq.asyncio
-from zmq.auth.asyncio import AsyncioAuthenticator
+from zmq.auth.base import Authenticator
 from zmq.utils import z85
 
 from flop_p2p.transport.link import Link
@@ -20,7 +21,7 @@ MAX_BULK = 64  # bulk connections; further ones only from addresses that a membe
 MAX_ADDRESSES = 1000  # such addresses
 
 
-class MemberAuthenticator(AsyncioAuthenticator):
+class MemberAuthenticator(Authenticator):
     """Lets the keys of neighbours pass the handshake. The user id of a connection is its key, not a name it chose.
 
     `member` says on every message whose key it is, so that a key that was removed loses its rights at once.
@@ -44,6 +45,14 @@ class MemberAuthenticator(AsyncioAuthenticator):
     def member(self, key: str) -> Link | None:
         """The neighbour whose public key (Z85) this is."""
         return next((link for link in self._links.values() if key in link.peer.curve_keys), None)
+
+    async def serve(self) -> None:
+        """Answer ZAP's questions, once `start` was called. Whatever ends this, nobody can connect any more."""
+        poller = zmq.asyncio.Poller()
+        poller.register(self.zap_socket, zmq.POLLIN)
+        while True:
+            await poller.poll()
+            await self.handle_zap_message(self.zap_socket.recv_multipart())
 
     async def handle_zap_message(self, msg: list[bytes]) -> None:
         """One question of ZAP: version, request id, domain, address, identity, mechanism and, with CURVE, the key."""

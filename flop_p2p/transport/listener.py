@@ -44,6 +44,7 @@ class Listener:
             TransportError: an address cannot be used.
         """
         self._authenticator.start()
+        self._hub.spawn(self._authenticator.serve())
         if self._bulk is not None:
             if bulk_listen is None:
                 raise TransportError('no address to listen at for bodies; give bulk_listen, or gossip.bulk = "curve"')

@@ -121,6 +121,7 @@ def test_without_the_authenticator_nobody_is_accepted() -> None:
             links = {"north": Link(client.make()._hub, peer_of(client, dials=False))}
             authenticator = MemberAuthenticator(context, links)
             authenticator.start()
+            serving = asyncio.create_task(authenticator.serve())
         bind(server, node.control)
         dealer = curve_client(context, client_keys, server_keys.public.decode())
         monitor = Monitor(dealer)
@@ -138,6 +139,8 @@ def test_without_the_authenticator_nobody_is_accepted() -> None:
             dealer.close(0)
             server.close(0)
             if authenticator is not None:
+                serving.cancel()
+                await asyncio.gather(serving, return_exceptions=True)
                 authenticator.stop()
 
     async def scenario() -> None:
@@ -235,5 +238,27 @@ def test_a_body_does_not_change_hands_between_members() -> None:
                     if other is not node:
                         received = await node.until(BodyReceived, name=other.name)
                         assert np.array_equal(received.body, bodies[other.name])
+
+    asyncio.run(scenario())
+
+
+def test_a_failure_of_the_authenticator_reaches_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> bool:
+        raise OSError("out of something")
+
+    monkeypatch.setattr(MemberAuthenticator, "callback", broken)
+
+    async def scenario() -> None:
+        north, south = make_nodes("north", "south")
+        async with running(south):
+            south.reading.cancel()
+            context = zmq.asyncio.Context()
+            dealer = curve_client(context, north.keys, south.keys.public.decode())
+            dealer.connect(south.control)
+            with pytest.raises(OSError, match="out of something"):
+                async with asyncio.timeout(2):
+                    await south.transport.next_event()
+            dealer.close(0)
+            context.term()
 
     asyncio.run(scenario())
