@@ -76,6 +76,8 @@ def bind(server: zmq.asyncio.Socket, endpoint: str) -> None:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
             host = str(found[0][4][0])
         server.bind(_endpoint(host, port))
+    except UnicodeError:
+        raise TransportError(f"cannot listen at {endpoint!a}: {host!a} is no host name") from None
     except (OSError, zmq.ZMQError) as error:
         raise TransportError(f"cannot listen at {endpoint}: {error.strerror}") from None
 

@@ -83,6 +83,9 @@ def test_an_address_that_is_taken_or_not_ours_is_named() -> None:
             bind(second, "tcp://192.0.2.1:99")
         with pytest.raises(TransportError, match=r"cannot listen at tcp://no-such-host\.invalid:99"):
             bind(second, "tcp://no-such-host.invalid:99")
+        for host in ("a..b", 70 * "a"):
+            with pytest.raises(TransportError, match=f"cannot listen at 'tcp://{host}:5000': .* is no host name"):
+                bind(second, f"tcp://{host}:5000")
         first.close()
         second.close()
         context.term()
