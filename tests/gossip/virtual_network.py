@@ -222,7 +222,8 @@ class VirtualNetwork:
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._links: dict[frozenset[str], int | None] = {}  # number of the connection; None where there is none
         self._cut: set[frozenset[str]] = set()
-        self._arrivals: dict[tuple[int, str], float] = {}  # of the latest body on a link
+        self._waiting: dict[tuple[int, str], tuple[int, np.ndarray]] = {}  # by link and receiver: round and body
+        self._under_way: set[tuple[int, str]] = set()
         for name, plan in self.plans.items():
             for other in (*plan.neighbours(0), *plan.neighbours(rounds - 1)):
                 self._links[frozenset((name, other))] = None
@@ -394,23 +395,41 @@ class VirtualNetwork:
                 )
 
     def send_body(self, sender: Site, receiver: str) -> None:
-        """Send the latest body: it may be lost, and may come twice, and late."""
+        """Send the latest body, or let it wait in place of one that waits: as a link of the daemon does."""
         assert sender.outgoing is not None
-        round_index, body = sender.outgoing
         pair = frozenset((sender.name, receiver))
-        site, link = self.sites.get(receiver), self._links.get(pair)
         assert pair in self._links, f"{sender.name} sends to {receiver}, which is no neighbour"
         self.sent += 1
-        if site is None or link is None or self.random.random() < self.weather.loss:
+        link = self._links[pair]
+        if link is None or receiver not in self.sites:
             return
-        copies = 1 + (self.random.random() < self.weather.duplication)
-        for _ in range(copies):
-            when = self.now + self._delay() + self.random.uniform(*self.weather.transfer)
-            if not self.weather.overtaking:
-                when = self._arrivals[link, receiver] = max(when, self._arrivals.get((link, receiver), 0.0))
+        self._waiting[link, receiver] = sender.outgoing
+        if (link, receiver) not in self._under_way:
+            self._send_next(pair, link, sender.name, receiver)
 
-            def arrive() -> None:
-                if self._links[pair] == link:
-                    site.receive(sender.name, round_index, body)
+    def _send_next(self, pair: frozenset[str], link: int, sender: str, receiver: str) -> None:
+        """The body that waits sets out: it may be lost, and may come twice. The next follows once it has come."""
+        outgoing = self._waiting.pop((link, receiver), None)
+        if outgoing is None or self._links[pair] != link:
+            return
+        round_index, body = outgoing
+        site, copies = self.sites[receiver], 1 + (self.random.random() < self.weather.duplication)
+        if self.random.random() < self.weather.loss:
+            copies = 0
 
-            self.later(when - self.now, site, arrive)
+        def arrive() -> None:
+            if self._links[pair] == link:
+                site.receive(sender, round_index, body)
+
+        delays = sorted(self._delay() + self.random.uniform(*self.weather.transfer) for _ in range(copies))
+        for delay in delays:
+            self.later(delay, site, arrive)
+        if self.weather.overtaking or not delays:
+            self._send_next(pair, link, sender, receiver)
+        else:
+            self._under_way.add((link, receiver))
+            self.at(self.now + delays[-1], lambda: self._has_come(pair, link, sender, receiver))
+
+    def _has_come(self, pair: frozenset[str], link: int, sender: str, receiver: str) -> None:
+        self._under_way.discard((link, receiver))
+        self._send_next(pair, link, sender, receiver)
