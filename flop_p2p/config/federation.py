@@ -19,6 +19,7 @@ from flop_p2p.config.topology import TOPOLOGY_FILE_SUFFIX, TopologyFile, Topolog
 from flop_p2p.config.training import TrainingSettings, check_one_correction
 
 PROTOCOL_VERSION = 1
+MAX_CANONICAL = 1 << 19  # characters of `FederationSettings.canonical`: two nodes that meet send it to each other
 
 
 def _printable(name: str) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from flop_p2p.config import FederationSettings
+from flop_p2p.config.federation import MAX_CANONICAL
 
-LONGEST_TEXT = 1 << 19  # characters of the other's text that are read at all
 LONGEST_KEY = 60  # characters of a key or a name that are shown
 LONGEST_VALUE = 50
 KEPT_BEFORE = 10  # characters before the first differing one that are shown
@@ -39,7 +39,7 @@ def difference(own: FederationSettings, other_canonical: str) -> str:
 
 def _parsed(text: str) -> dict[str, Any] | None:
     """The JSON object in a text, None if there is none or it is too large or too deep."""
-    if len(text) > LONGEST_TEXT:
+    if len(text) > MAX_CANONICAL:
         return None
     try:
         values = json.loads(text)

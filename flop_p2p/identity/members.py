@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from zmq.utils import z85
 
 from flop_p2p.config import FederationSettings, Member
-from flop_p2p.config.federation import PROTOCOL_VERSION
+from flop_p2p.config.federation import MAX_CANONICAL, PROTOCOL_VERSION
 from flop_p2p.errors import FederationError, FlopError, IdentityError
 from flop_p2p.identity.difference import difference
 from flop_p2p.identity.keys import Keys
@@ -122,6 +122,11 @@ def _check_protocol(federation: FederationSettings) -> str:
         raise FederationError(
             f"it is written for protocol version {federation.protocol}, this program speaks {PROTOCOL_VERSION}; "
             "install the same version of flop-p2p everywhere"
+        )
+    if (size := len(federation.canonical)) > MAX_CANONICAL:
+        raise FederationError(
+            f"it is {size:,} characters long, and the greeting of a node carries {MAX_CANONICAL:,}; "
+            "shorten the topology file or take members out"
         )
     return f"version {PROTOCOL_VERSION}"
 

@@ -15,10 +15,12 @@ from flop_p2p.config import (
     TopologySettings,
     TrainingSettings,
 )
+from flop_p2p.config.federation import MAX_CANONICAL
 from flop_p2p.errors import FederationError, IdentityError
 from flop_p2p.gossip.plan import build_plan
 from flop_p2p.identity.keys import Keys, generate, load_keys
 from flop_p2p.identity.members import check_federation, exchanging_pairs, inspect_federation, own_member
+from flop_p2p.wire.messages import Hello
 
 Make = Callable[..., FederationSettings]
 MakeMember = Callable[..., Member]
@@ -36,6 +38,21 @@ def test_a_good_federation_passes_every_check(federation: Make) -> None:
     assert all(finding.ok and finding.text and "\n" not in finding.text for finding in findings)
     assert [finding.check for finding in findings][-1] == "signatures"
     assert "signatures" not in [finding.check for finding in check_federation(federation(), signed=False)]
+
+
+def test_a_federation_that_no_greeting_can_carry_is_refused(federation: Make) -> None:
+    from_wire = next(
+        rule.max_length for rule in Hello.model_fields["federation"].metadata if hasattr(rule, "max_length")
+    )
+    assert from_wire == MAX_CANONICAL
+    room = MAX_CANONICAL - len(federation().canonical)
+    samples = federation().samples
+    longest = samples.model_copy(update={"class_names": ("a", "b", "c" * (room + 1))})
+    assert len(federation(samples=longest).canonical) == MAX_CANONICAL
+    check_federation(federation(samples=longest))
+    longer = samples.model_copy(update={"class_names": ("a", "b", "c" * (room + 2))})
+    with pytest.raises(FederationError, match="524,289 characters long, and the greeting of a node carries 524,288"):
+        check_federation(federation(samples=longer))
 
 
 def of(*names: str, **values: Any) -> Callable[[Make, MakeMember], FederationSettings]:
