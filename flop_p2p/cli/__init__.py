@@ -1,6 +1,10 @@
 """The command line: one file a command. Heavy libraries are imported by the command that needs them."""
 
+import contextlib
+import errno
 import functools
+import logging
+import os
 import sys
 from typing import Any, NoReturn
 
@@ -58,7 +62,10 @@ def command_line() -> typer.Typer:
 def main() -> None:
     """Run the command line; an error of ours is one line and its exit code, never a traceback."""
     try:
-        sys.exit(command_line()(prog_name="flop-p2p", standalone_mode=False))
+        exit_code = command_line()(prog_name="flop-p2p", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        sys.exit(exit_code)
     except FlopError as error:
         _fail(str(error), error.exit_code)
     except UsageError as error:
@@ -67,9 +74,29 @@ def main() -> None:
         sys.exit(2)
     except (typer.Abort, KeyboardInterrupt):
         _fail("stopped; what was finished before is kept", 130)
+    except OSError as error:
+        _give_up_output()
+        if error.errno == errno.EPIPE:  # `| head` has read enough
+            sys.exit(1)
+        _fail(f"{error.filename or 'standard output'}: cannot be used ({error.strerror or error})", 1)
+
+
+def _give_up_output() -> None:
+    """Let what waits for standard output go to nowhere, or Python would fail once more at its end."""
+    with contextlib.suppress(OSError, AttributeError):  # there is none at all
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:
-    line = escape(" ".join(message.split()))
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {line}")
+    from flop_p2p.node.logs import log_is_json
+
+    line = " ".join(message.split())
+    with contextlib.suppress(OSError):  # nobody reads it; the exit code tells
+        if log_is_json():
+            logging.getLogger(__name__).critical("%s", line, extra={"exit_code": exit_code})
+        else:
+            console = Console(stderr=True, soft_wrap=True, highlight=False)
+            console.print(f"[bold red]error:[/] {escape(line)}")
     sys.exit(exit_code)

@@ -15,8 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from flop_p2p.cli.target import state_of
+from flop_p2p.errors import NodeError
 
 WATCH_SECONDS = 1.0
+SUMMARY = "summary.json"  # what a node leaves in its state directory at its end
+GOODBYE_SECONDS = 5  # that a node may take for it
 COLOURS = {"connected": "green", "connecting": "yellow", "left": "cyan"}  # all else is red
 
 Snapshot = Mapping[str, Any]  # as described in `flop_p2p.node.status`
@@ -25,7 +28,9 @@ Snapshot = Mapping[str, Any]  # as described in `flop_p2p.node.status`
 def status(
     target: Annotated[Path, typer.Argument(metavar="SITE", help="site.toml or state directory of a site")],
     as_json: Annotated[bool, typer.Option("--json", help="print the answer as JSON")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="ask again every second until Ctrl-C")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="ask again every second until Ctrl-C or the last round")
+    ] = False,
 ) -> None:
     """Show the round, the neighbours, the bytes and the figures of a site's running node."""
     from flop_p2p.node.status import ask
@@ -46,13 +51,31 @@ def status(
 
 
 def _every_second(folder: Path, show: Callable[[Snapshot], None]) -> None:
-    """Ask and show until Ctrl-C."""
+    """Ask and show until Ctrl-C, or until the node has done all its rounds."""
     from flop_p2p.node.status import ask
 
+    answered = False
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            show(ask(folder))
+            try:
+                snapshot = ask(folder)
+            except NodeError:
+                if answered and _has_finished(folder):
+                    return
+                raise
+            answered = True
+            show(snapshot)
             time.sleep(WATCH_SECONDS)
+
+
+def _has_finished(folder: Path) -> bool:
+    """Whether the node that answers no more has done all its rounds; it writes so a moment later."""
+    for _ in range(GOODBYE_SECONDS):
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["complete"]:
+                return True
+        time.sleep(1.0)
+    return False
 
 
 def status_page(snapshot: Snapshot) -> Group:
@@ -80,11 +103,11 @@ def _figures(snapshot: Snapshot) -> list[tuple[str, str]]:
 
 
 def _neighbours(neighbours: Mapping[str, Snapshot]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("neighbour")
     table.add_column("state")
-    for column in ("round", "last contact", "latency", "sent", "received", "absent", "dropped"):
-        table.add_column(column, justify="right")
+    for column in ("round", "heard", "delay", "sent", "received", "miss", "drop"):  # short: 80 columns hold them
+        table.add_column(column, justify="right", no_wrap=True)
     for name, each in sorted(neighbours.items()):
         reason = f": {each['reason']}" if each["reason"] else ""
         table.add_row(
@@ -106,4 +129,4 @@ def _number(value: float | None) -> str:
 
 
 def _bytes(count: int) -> str:
-    return f"{count / 1e6:,.2f} MB"
+    return f"{count / 1e6:.2f} MB" if count < 1e9 else f"{count / 1e9:,.2f} GB"

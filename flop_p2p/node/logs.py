@@ -36,6 +36,11 @@ def set_up_logging(format: str = "auto", level: str = "info", site: str = "") ->
     logging.getLogger("flop_p2p").setLevel(level.upper())
 
 
+def log_is_json() -> bool:
+    """Whether this process logs JSON, so that its last words are to be JSON too."""
+    return any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers)
+
+
 def _handler(kind: str, site: str) -> logging.Handler:
     handler: logging.Handler = logging.StreamHandler()
     if kind == "json":

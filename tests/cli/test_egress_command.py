@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from flop_p2p import cli
 from flop_p2p.cli import status as status_command
@@ -187,6 +188,45 @@ def test_watch_asks_again_until_ctrl_c(
     assert len(asked) == 3
     assert out.count('"name": "north"') == (3 if flags else 0)
     assert ("waiting for" in out) == (not flags)
+
+
+@pytest.mark.parametrize(("complete", "exit_code"), [(True, 0), (False, NodeError.exit_code)])
+def test_watch_ends_well_where_the_node_has_done_all_rounds(
+    run: Run, site: Path, monkeypatch: pytest.MonkeyPatch, complete: bool, exit_code: int
+) -> None:
+    answers = [SNAPSHOT]
+    waits = []
+
+    def ask(folder: Path) -> dict[str, Any]:
+        if answers:
+            return answers.pop()
+        raise NodeError("no node runs")
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:  # the node says goodbye first
+            (site.parent / "state" / "summary.json").write_text(json.dumps({"complete": complete}))
+
+    monkeypatch.setattr("flop_p2p.node.status.ask", ask)
+    monkeypatch.setattr(status_command.time, "sleep", wait)
+    code, _, errors = run("status", site, "--watch")
+    assert code == exit_code
+    assert ("no node runs" in errors) == (not complete)
+
+
+def test_status_fits_80_columns(
+    site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    busy = {"round": 1200, "latency": 0.9999, "last_contact": time.time() - 99, "absences": 999, "dropped_frames": 999}
+    full = LINK | busy | {"state": "connected", "sent_bytes": 999_990_000, "received_bytes": 99_990_000_000}
+    Console(width=80).print(status_command.status_page(SNAPSHOT | {"neighbours": {"hospital-1": full}}))
+    lines = capsys.readouterr().out.splitlines()
+    (head,) = (line for line in lines if line.startswith("neighbour "))
+    assert head.split() == ["neighbour", "state", "round", "heard", "delay", "sent", "received", "miss", "drop"]
+    (row,) = (line for line in lines if line.startswith("hospital-1 "))
+    assert "connected" in row
+    assert "999.99 MB" in row
+    assert "99.99 GB" in row
 
 
 def test_status_without_a_node_is_one_line(run: Run, site: Path) -> None:
