@@ -34,6 +34,8 @@ logger = logging.getLogger("flop_p2p.transport")
 
 ANSWER_RATE = 1.0  # a second: refusals, and requests for a greeting, that one neighbour gets
 ANSWER_BURST = 10.0  # of them at once
+LINE_RATE = 0.1  # a second: lines of the log that tell of one neighbour's losses
+LINE_BURST = 20.0  # of them at once
 
 
 @dataclass
@@ -65,6 +67,7 @@ class Link:
         self._hub = hub
         self._throttle = Throttle()
         self._answers = Throttle(ANSWER_RATE, ANSWER_BURST)
+        self._lines = Throttle(LINE_RATE, LINE_BURST)
         self._answered = -math.inf  # monotonic time of the last answer to a heartbeat
         self._current: _Current | None = None
 
@@ -203,7 +206,8 @@ class Link:
             return
         self.forget()
         self.status.state, self.status.reason = "lost", reason
-        logger.warning("%s: lost (%s)", self.name, reason)
+        if self._lines.allows():
+            logger.warning("%s: lost (%s)", self.name, reason)
         self._hub.emit(Lost(self.name, reason))
 
     def forget(self) -> None:

@@ -17,7 +17,7 @@ from flop_p2p.transport.routes import SocketRoute
 from flop_p2p.transport.sockets import bind, bulk_server, curve_server
 from flop_p2p.wire import MAX_HEADER_BYTES
 
-PAUSE = 0.5  # seconds between looks at who is gone, however many strangers come and go
+PAUSE = 1.0  # seconds between looks at who is gone, however many strangers come and go
 
 
 class Listener:

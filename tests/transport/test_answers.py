@@ -1,6 +1,7 @@
 """A neighbour that asks too much gets few answers, as each costs a line of the egress log."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -8,10 +9,12 @@ from network_tools import Node, RawMember, eventually, make_body, make_nodes, ru
 
 from flop_p2p.config.federation import GossipSettings
 from flop_p2p.transport.acceptor import Acceptor
-from flop_p2p.transport.base import Connected, Delivered, LinkStatus, Progress
+from flop_p2p.transport.base import Connected, Delivered, LinkStatus, Lost, Progress
 from flop_p2p.transport.hub import Hub
-from flop_p2p.transport.link import ANSWER_BURST, Link
+from flop_p2p.transport.link import ANSWER_BURST, LINE_BURST, Link
+from flop_p2p.transport.memory import MemoryNetwork
 from flop_p2p.transport.routes import Route
+from flop_p2p.transport.sockets import split_endpoint
 from flop_p2p.transport.throttle import Throttle
 from flop_p2p.wire import AnyMessage, Heartbeat, Ready
 
@@ -120,5 +123,37 @@ def test_credits_do_not_use_up_what_a_neighbour_may_send(monkeypatch: pytest.Mon
                 north.send("south", number, make_body(50_000))
                 await north.until(Delivered, round=number)
             assert south.egress.kinds().count("credit") > 150
+
+    asyncio.run(scenario())
+
+
+def test_a_neighbour_that_comes_and_goes_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        network = MemoryNetwork()
+        north, south = make_nodes("north", "south", gossip=SELDOM)
+        north.network = south.network = network
+        async with running(north, south):
+            for number in range(40):
+                await south.until(Connected, number + 1)
+                network.cut("north", "south")
+                network.mend("north", "south")
+            await south.until(Lost, 40)
+
+    asyncio.run(scenario())
+    lines = [record for record in caplog.records if record.getMessage().startswith("north: lost")]
+    assert LINE_BURST <= len(lines) <= LINE_BURST + 2
+
+
+def test_strangers_that_come_and_go_cause_one_sign_of_life_a_second() -> None:
+    async def scenario() -> None:
+        north, south = make_nodes("north", "south", gossip=SELDOM)
+        async with running(north, south):
+            await south.until(Connected)
+            give_up = time.monotonic() + 1.5
+            while time.monotonic() < give_up:
+                _, writer = await asyncio.open_connection(*split_endpoint(south.control))
+                writer.close()
+                await asyncio.sleep(0.02)
+            assert 2 <= south.egress.kinds().count("heartbeat") <= 4  # the first, one answer, and two more
 
     asyncio.run(scenario())
