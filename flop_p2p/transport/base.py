@@ -172,8 +172,13 @@ class Transport(Protocol):
     def update_peers(self, peers: Sequence[Peer]) -> None:
         """Replace the neighbours, their keys and addresses; a link whose neighbour only got a further key stays."""
 
-    async def goodbye(self, last_round: int, finished: bool) -> None:
+    async def goodbye(self, last_round: int, finished: bool, timeout: float | None = None) -> None:
         """Tell every connected neighbour that this node leaves, after what is queued for it was sent.
+
+        Args:
+            last_round: that this node published a body of.
+            finished: it has completed all rounds.
+            timeout: seconds that queued bodies may still take; None leaves it to the transport.
 
         Raises:
             EgressError: the egress log cannot be written; nothing was said.

@@ -109,12 +109,12 @@ class CommonTransport(Transport, ABC):
                 self._links[peer.name] = Link(self._hub, peer)
                 self._dial(self._links[peer.name])
 
-    async def goodbye(self, last_round: int, finished: bool) -> None:
-        """See `Transport.goodbye`; waits at most `GOODBYE_TIMEOUT`."""
+    async def goodbye(self, last_round: int, finished: bool, timeout: float | None = None) -> None:
+        """See `Transport.goodbye`; without a ``timeout`` it is `GOODBYE_TIMEOUT`."""
         self._hub.check()
         self._hub.leaving = True
         clock = asyncio.get_running_loop().time
-        give_up = clock() + GOODBYE_TIMEOUT
+        give_up = clock() + (GOODBYE_TIMEOUT if timeout is None else timeout)
         while not all(link.idle for link in self._links.values()) and clock() < give_up:
             await asyncio.sleep(GOODBYE_POLL)
         for name, link in self._links.items():

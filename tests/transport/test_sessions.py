@@ -145,8 +145,9 @@ def test_goodbye_comes_after_what_was_queued_and_the_other_finds_the_node_again(
     asyncio.run(scenario())
 
 
-def test_goodbye_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flop_p2p.transport.common.GOODBYE_TIMEOUT", 0.3)
+@pytest.mark.parametrize(("default", "given"), [(0.3, None), (60.0, 0.3)])
+def test_goodbye_does_not_wait_for_ever(default: float, given: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flop_p2p.transport.common.GOODBYE_TIMEOUT", default)
 
     async def scenario() -> None:
         north, south = make_nodes("north", "south", parameters=5000)
@@ -157,7 +158,7 @@ def test_goodbye_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None
                 relay.stuck = True
                 north.send("south", 1, make_body(5000))
                 began = time.monotonic()
-                await north.transport.goodbye(0, False)
+                await north.transport.goodbye(0, False, timeout=given)
                 assert 0.25 < time.monotonic() - began < 1
                 await south.until(Left, last_round=0, finished=False)
 
