@@ -72,7 +72,9 @@ class GossipSettings(Settings):
     start_timeout: float = Field(60.0, gt=0, description="seconds to wait for all neighbours before the first round")
     min_neighbours: int = Field(1, ge=0, description="neighbours that suffice to start once start_timeout has passed")
     isolated: Literal["train", "wait"] = Field(
-        "train", description="what a site does while no neighbour can be reached: train on alone, or wait for one"
+        "train",
+        description="what a site does while no neighbour can be reached: train on alone, or wait for one, even if all "
+        "finished and left while it was down",
     )
     bulk: Literal["sealed", "curve"] = Field(
         "sealed", description="bodies on a channel of their own, sealed with AES-256-GCM, or inside CURVE on one port"
