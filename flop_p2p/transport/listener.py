@@ -15,6 +15,7 @@ from flop_p2p.transport.link import Link
 from flop_p2p.transport.monitor import Monitor
 from flop_p2p.transport.routes import SocketRoute
 from flop_p2p.transport.sockets import bind, bulk_server, curve_server
+from flop_p2p.transport.strangers import UNKNOWN, WATCHED, Strangers
 from flop_p2p.wire import MAX_HEADER_BYTES
 
 PAUSE = 1.0  # seconds between looks at who is gone, however many strangers come and go
@@ -24,11 +25,11 @@ class Listener:
     """Accepts the neighbours that dial this node.
 
     Attributes:
-        strange_frames: frames on the bulk socket from nobody who was greeted, dropped.
+        strangers: what came from nobody who was greeted.
     """
 
     def __init__(self, hub: Hub, links: Mapping[str, Link], context: zmq.asyncio.Context, keys: TransportKeys) -> None:
-        self.strange_frames = 0
+        self.strangers = Strangers()
         self._hub, self._links = hub, links
         self._authenticator = MemberAuthenticator(context, links)
         self._control = curve_server(context, keys)
@@ -52,7 +53,7 @@ class Listener:
             self._hub.spawn(self._read_bulk(self._bulk))
             self._hub.spawn(self._count(self._monitor(self._bulk, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)))
         bind(self._control, listen)
-        monitor = self._monitor(self._control, zmq.EVENT_DISCONNECTED)
+        monitor = self._monitor(self._control, WATCHED)
         for work in (self._read_control(), self._watch(monitor), self._look_who_is_gone(monitor)):
             self._hub.spawn(work)
 
@@ -84,7 +85,7 @@ class Listener:
             route = SocketRoute(bulk, (routing_id.bytes,))
             strange = len(parts) != 2 or len(parts[0]) > MAX_HEADER_BYTES
             if strange or not self._acceptor.frame(route, parts[0].bytes, parts[1].buffer):
-                self.strange_frames += 1
+                self.strangers.frame(_address(parts))
             await asyncio.sleep(0)
 
     async def _count(self, monitor: Monitor) -> None:
@@ -103,8 +104,10 @@ class Listener:
 
     async def _watch(self, monitor: Monitor) -> None:
         while True:
-            await monitor.next()
-            self._gone.set()
+            event, value = await monitor.next()
+            self.strangers.event(event, value)
+            if event == zmq.EVENT_DISCONNECTED:
+                self._gone.set()
 
     async def _look_who_is_gone(self, monitor: Monitor) -> None:
         """When connections end, find out whose by sending a sign of life to all."""
@@ -115,3 +118,8 @@ class Listener:
             for link in list(self._links.values()):
                 link.ping()
             await asyncio.sleep(PAUSE)
+
+
+def _address(parts: list[zmq.Frame]) -> str:
+    address = parts[0].get("Peer-Address") if parts else None
+    return address if isinstance(address, str) else UNKNOWN

@@ -57,6 +57,12 @@ class ZmqTransport(CommonTransport):
         self._context: zmq.asyncio.Context | None = None
         self._listener: Listener | None = None
 
+    @property
+    def strangers(self) -> int:
+        """How many frames and connections came from strangers since the transport was opened; all were dropped."""
+        strangers = self._listener.strangers if self._listener is not None else None
+        return 0 if strangers is None else strangers.frames + strangers.connections
+
     async def _listen(self) -> None:
         self._context = zmq.asyncio.Context()
         if self._listen_at is not None:

@@ -11,6 +11,7 @@ import zmq.asyncio
 from network_tools import Node, RawMember, eventually, free_port, make_body, make_nodes, redirect, running
 
 from flop_p2p.transport.base import BodyReceived, Connected, Left, Lost, Progress
+from flop_p2p.transport.zeromq import ZmqTransport
 from flop_p2p.wire import AnyMessage, Goodbye, Heartbeat, Receipt, Refuse, Unknown, encode, envelope
 
 FORGED = b"\xee" * 32
@@ -96,8 +97,9 @@ def test_the_listening_side_takes_no_message_from_its_bulk_port() -> None:
             stranger.connect(south.bulk)
             for message in MESSAGES:
                 await stranger.send(envelope(encode(message), FORGED))
-            listener = south.transport._listener  # type: ignore[attr-defined]
-            await eventually(lambda: listener.strange_frames == len(MESSAGES), "all are counted")
+            transport = south.transport
+            assert isinstance(transport, ZmqTransport)
+            await eventually(lambda: transport.strangers == len(MESSAGES), "all are counted")
             assert not south.seen(Left) + south.seen(Lost)
             assert all(receipt[3] != FORGED for receipt in south.egress.receipts)
             north.send("south", 1, make_body(5))
