@@ -64,7 +64,7 @@ async def _open(proxy: str, endpoint: str) -> tuple[asyncio.StreamReader, asynci
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):
             reader, writer = await asyncio.open_connection(host, port)
-    except (OSError, TimeoutError):
+    except (OSError, UnicodeError, TimeoutError):
         raise LinkError(f"the proxy {proxy} does not answer") from None
     keep_alive(writer.get_extra_info("socket"))
     try:
@@ -74,6 +74,8 @@ async def _open(proxy: str, endpoint: str) -> tuple[asyncio.StreamReader, asynci
         reason = f"no answer in {CONNECT_TIMEOUT:g} s"
     except (OSError, asyncio.IncompleteReadError):
         reason = "it closed the connection"
+    except ValueError:  # it cannot be encoded, or is too long
+        reason = "that is no host name"
     except LinkError as error:
         reason = str(error)
     else:

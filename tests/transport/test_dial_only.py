@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from network_relay import Relay, SocksProxy
-from network_tools import Node, eventually, make_body, make_nodes, peer_of, running
+from network_tools import Node, eventually, make_body, make_nodes, peer_of, redirect, running
 
 from flop_p2p.transport.base import BodyReceived, Connected, Delivered, Left, Lost
 from flop_p2p.transport.outgoing import SEALED_CHUNK_BYTES
@@ -123,5 +123,21 @@ def test_a_proxy_that_restarts_costs_the_connection_and_not_the_node() -> None:
                 await hidden.until(Connected, 2)
                 hidden.send("north", 1, make_body(5))
                 await hidden.until(Delivered)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("host", ["a..b", 70 * "a", ".".join(5 * [60 * "a"])])
+def test_what_is_no_host_name_does_not_end_the_node(host: str) -> None:
+    async def scenario() -> None:
+        async with SocksProxy() as proxy:
+            for through, control in ((proxy.address, f"tcp://{host}:5000"), (f"{host}:1080", "tcp://127.0.0.1:5000")):
+                hidden, _ = hidden_and_open()
+                hidden.proxy = through
+                redirect(hidden, "north", control=control)
+                async with running(hidden):
+                    status = hidden.transport.links()["north"]
+                    await eventually(lambda link=status: "the proxy" in link.reason, "a reason is given")
+                    assert hidden.error is None
 
     asyncio.run(scenario())
