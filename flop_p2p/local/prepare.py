@@ -102,7 +102,7 @@ def prepare(
         if staging.exists():
             for left in (directory / "sites", directory / SERVER, staging):
                 shutil.rmtree(left, ignore_errors=left != staging)
-        staging.mkdir()
+        staging.mkdir(parents=True)
     staged = [replace(site, folder=staging / site.folder.relative_to(directory)) for site in sites]
     federation = _write_all(settings, data, staged, staging)
     with writing(directory):

@@ -33,6 +33,7 @@ from flop_p2p.transport.zeromq import ZmqTransport
 from flop_p2p.writing import write_text, writing
 
 METRICS_SECONDS = 1.0
+LEAVE_SECONDS = 2.0  # that a stopped node spends on bodies still queued
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +193,8 @@ class Node:
         return summary
 
     async def _leave(self) -> None:
-        await self.transport.goodbye(self.protocol.published, self.protocol.phase == "done")
+        finished = self.protocol.phase == "done"
+        await self.transport.goodbye(self.protocol.published, finished, None if finished else LEAVE_SECONDS)
 
     def _heed_signals(self) -> asyncio.Event:
         interrupted = asyncio.Event()
