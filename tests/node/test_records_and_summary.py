@@ -56,7 +56,14 @@ def test_a_damaged_summary_is_named(tmp_path: Path) -> None:
 
 
 def summary(**changes: Any) -> dict[str, Any]:
-    whole = {"completed": 5, "rounds": 5, "complete": True, "absences": {}, "skipped_rounds": [], "neighbours": ["east"]}
+    whole = {
+        "completed": 5,
+        "rounds": 5,
+        "complete": True,
+        "absences": {},
+        "skipped_rounds": [],
+        "neighbours": ["east"],
+    }
     return {**whole, **changes}
 
 
