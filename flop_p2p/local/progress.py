@@ -77,8 +77,9 @@ def dead_end(states: Mapping[str, DaemonState]) -> str | None:
     running = {name: each for name, each in states.items() if each.exit_code is None}
     none_began = all(each.begins for each in running.values())
     for name, each in states.items():
-        if each.failed and (each.answer is None or (none_began and running)):
-            when = "before it was ready" if each.answer is None else "before the others began"
+        never_ready = each.answer is None and not each.completed  # one that dies at once may not have been asked
+        if each.failed and (never_ready or (none_began and running)):
+            when = "before it was ready" if never_ready else "before the others began"
             return f"{name} ended with exit code {each.exit_code} {when}"
     if none_began and running and len(running) < len(states):
         neighbours = [set((each.answer or {"neighbours": running})["neighbours"]) for each in running.values()]

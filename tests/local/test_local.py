@@ -25,6 +25,7 @@ from flop_p2p.local.prepare import LocalSite, local_sites, prepare
 from flop_p2p.local.progress import DaemonState, Rounds, dead_end, last_words
 from flop_p2p.node.lock import StateLock
 from flop_p2p.simulation import load_data
+from flop_p2p.simulation.interrupt import stop_wish
 
 SMALL = {
     "data.source": "breast-cancer",
@@ -37,7 +38,7 @@ SMALL = {
 }
 
 
-ROUNDS = 60  # of real runs: some seconds
+ROUNDS = 120  # of real runs: some seconds
 
 
 def small(**more: Any) -> ExperimentSettings:
@@ -186,6 +187,7 @@ def test_the_table_shows_what_a_daemon_does_or_how_it_ended(given: DaemonState, 
         ((state("a", 1), state("b", code=-9, phase=None)), "b ended with exit code -9 before it was ready"),
         ((state("a", phase="starting"), state("b", code=-9)), "b ended with exit code -9 before the others began"),
         ((state("a", 1), state("b", 1, code=-9)), None),
+        ((state("a", 1), state("b", 1, code=-9, phase=None)), None),
         ((state("a", 3, code=0), state("b", 2, phase="starting")), "b cannot go on"),
         ((state("a", 3, code=0), state("b", phase=None)), None),
         ((state("a", 3, code=0), state("b", 3, code=-9)), None),
@@ -229,6 +231,26 @@ def test_seconds_add_up_over_starts_and_a_damaged_file_is_told(tmp_path: Path) -
     path.write_text("{}")
     with pytest.raises(RunError, match="damaged"):
         Clock(path)
+
+
+def test_a_closed_terminal_is_a_wish_to_stop_even_if_it_is_told_twice() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    with stop_wish() as asked_to_stop:
+        assert not asked_to_stop()
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert asked_to_stop()
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert signal.getsignal(signal.SIGHUP) == before
+
+
+def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_wish() as asked_to_stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not asked_to_stop()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 # With real daemons
