@@ -76,6 +76,7 @@ def test_a_frame_over_the_message_connection_is_refused_where_frames_have_their_
         north, south = make_nodes("north", "south")
         async with running(south, north):
             await north.until(Connected)
+            await south.until(Connected)
             taken: list[bytes] = []
             link = north.transport._links["south"]
             monkeypatch.setattr(link, "frame", lambda header, _: taken.append(header))
