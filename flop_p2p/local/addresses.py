@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flop_p2p.config import load_federation, read_toml
-from flop_p2p.identity.files import adopted_revisions
+from flop_p2p.identity.files import adopted_revisions, write_federation
 from flop_p2p.local.prepare import FEDERATION, LOOPBACK, LocalSite, free_ports, write_toml
 
 
@@ -33,4 +33,4 @@ def renew_addresses(sites: Sequence[LocalSite], directory: Path) -> None:
             if key in values and address is not None:
                 values[key] = address
         write_toml(site.settings, values)
-    write_toml(directory / FEDERATION, renewed.model_dump(mode="json", exclude_none=True))
+    write_federation(directory / FEDERATION, renewed, replace=True)

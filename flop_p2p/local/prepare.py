@@ -12,10 +12,11 @@ import tomli_w
 import zmq
 
 from flop_p2p.config import ExperimentSettings, FederationSettings, Member, SiteSettings, validate
-from flop_p2p.config.site import MetricsSettings, SiteDataSettings
+from flop_p2p.config.site import SiteDataSettings
 from flop_p2p.data import FederatedData
 from flop_p2p.data.site import export_site, sample_settings
 from flop_p2p.errors import ConfigError
+from flop_p2p.identity.files import write_federation
 from flop_p2p.identity.keys import PublicKeys, generate
 from flop_p2p.identity.members import check_federation
 from flop_p2p.simulation.run_directory import file_names
@@ -124,7 +125,7 @@ def _write_all(
         if site.role == "site":
             export_site(data, own[site.name], site.folder / "data.safetensors")
     federation = _federation(settings, data, sites, publics, free_ports(2 * len(sites)))
-    write_toml(directory / FEDERATION, federation.model_dump(mode="json", exclude_none=True))
+    write_federation(directory / FEDERATION, federation)
     for site in sites:
         write_toml(site.settings, _site_settings(settings, site, federation.member(site.name)))
     return federation
@@ -181,7 +182,6 @@ def _site_settings(settings: ExperimentSettings, site: LocalSite, member: Member
         threads=settings.threads,
         evaluate_every=settings.evaluate_every,
         data=SiteDataSettings(source="safetensors", path=Path("data.safetensors")) if site.role == "site" else None,
-        metrics=MetricsSettings(),
     )
     return values.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
 

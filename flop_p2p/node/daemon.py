@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import json
 import logging
 import os
 import signal
@@ -25,12 +24,13 @@ from flop_p2p.node.lock import StateLock
 from flop_p2p.node.membership import Membership, check_own_key
 from flop_p2p.node.prometheus import NodeMetrics
 from flop_p2p.node.records import Records
+from flop_p2p.node.shared_schema import write_schema
 from flop_p2p.node.status import StatusServer
 from flop_p2p.node.summary import last_line, status, summarize
 from flop_p2p.node.worker import SiteModel
 from flop_p2p.transport.base import TransportKeys
 from flop_p2p.transport.zeromq import ZmqTransport
-from flop_p2p.writing import write_text, writing
+from flop_p2p.writing import writing
 
 METRICS_SECONDS = 1.0
 LEAVE_SECONDS = 2.0  # that a stopped node spends on bodies still queued
@@ -66,7 +66,7 @@ class Node:
         self.progress = self.checkpoints.load(self.model)
         for warning in self.checkpoints.warnings:
             logger.warning(warning)
-        self._write_schema()
+        write_schema(site.state, self.model.split)
         self.protocol = self._protocol(federation)
         self.egress = EgressLog(site.state, site.name)
         self.transport = self._transport(federation)
@@ -96,20 +96,6 @@ class Node:
             adopt=adopt if self.progress is None else 0,  # it has joined already
         )
         self.started = time.time()
-
-    def _write_schema(self) -> None:
-        """Keep what `flop-p2p egress verify` compares messages with, and that an earlier log was written by."""
-        path = self.site.state / "schema.json"
-        schema = {
-            "body": [[spec.name, list(spec.shape), spec.dtype] for spec in self.model.split.body.tensors],
-            "head": list(self.model.split.head.names),
-        }
-        text = json.dumps(schema) + "\n"
-        if path.exists() and path.read_text(encoding="utf-8") != text:
-            raise NodeError(
-                f"{path}: the state directory is that of another model or split; give this site a directory of its own"
-            )
-        write_text(path, text)
 
     def _protocol(self, federation: FederationSettings) -> RoundProtocol:
         progress = self.progress or Progress(0, "training", federation.id, "")

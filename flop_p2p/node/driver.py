@@ -281,9 +281,11 @@ class Driver:
     def _mixed(self, action: Mix) -> list[Action]:
         for part in action.parts:
             self._bodies.pop((part.name, part.round), None)
+        before = self._membership.at(self._protocol.round_index)
         actions = self._protocol.mixed()
         round_index, leaves_at = self._protocol.round_index, self._membership.leaves_at()
-        self._transport.update_peers(self._membership.peers(round_index))
+        if self._membership.at(round_index) is not before:
+            self._transport.update_peers(self._membership.peers(round_index))
         if leaves_at is not None and round_index >= leaves_at:
             logger.warning("this site is no member of the federation from round %d on", leaves_at + 1)
             actions += self._protocol.stop()

@@ -47,8 +47,6 @@ class NodeGate:
 
     def refusal(self, name: str, greeting: Greeting) -> str | None:
         """Why this greeting of the authenticated member ``name`` is not accepted; None if it is."""
-        if greeting.protocol != PROTOCOL_VERSION:
-            return f"{name} speaks protocol version {greeting.protocol}, {self._name} speaks {PROTOCOL_VERSION}"
         theirs = hashlib.sha256(greeting.federation.encode()).hexdigest()
         if not self._membership.accepts(theirs, greeting.round):
             own = self._membership.own(self._protocol.round_index)

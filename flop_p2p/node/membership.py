@@ -23,26 +23,31 @@ class Membership:
     def __init__(self, site: SiteSettings) -> None:
         self._site = site
         self._adopted = self._folder_state()
-        self.revisions = self._chain()
-        names = self.revisions[0].names
-        if site.name not in names:
-            raise FederationError(f"{site.federation}: has no member {site.name!r}; its members are {', '.join(names)}")
+        self._read()
 
     def _folder_state(self) -> list[str]:
         """What tells whether another revision was adopted."""
         return sorted(path.name for path in (self._site.state / ADOPTED).glob("*.toml"))
 
-    def _chain(self) -> tuple[FederationSettings, ...]:
-        base = load_federation(self._site.federation)
+    def _read(self) -> None:
+        """Read all revisions, and build the plan of each that this site is a member of once."""
+        site = self._site
+        base = load_federation(site.federation)
         check_federation(base)
-        return chain(base, adopted_revisions(self._site.state))
+        if site.name not in base.names:
+            raise FederationError(
+                f"{site.federation}: has no member {site.name!r}; its members are {', '.join(base.names)}"
+            )
+        self.revisions = chain(base, adopted_revisions(site.state))
+        self._own = [each for each in self.revisions if site.name in each.names]
+        self._plans = [build_plan(each, site.name) for each in self._own]
 
     def refresh(self) -> bool:
         """Read revisions adopted since the last call; True if there is a new one."""
         before, self._adopted = self._adopted, self._folder_state()
         if self._adopted == before:
             return False
-        self.revisions = self._chain()
+        self._read()
         return True
 
     @property
@@ -57,25 +62,20 @@ class Membership:
 
     def own(self, round_index: int) -> FederationSettings:
         """The revision that holds in a round or, once this site has left, the last one that it was a member of."""
-        own = [each for each in self.revisions if _has(each, self._site.name)]
-        return next((each for each in reversed(own) if each.from_round <= round_index), own[0])
+        return next((each for each in reversed(self._own) if each.from_round <= round_index), self._own[0])
 
     def entry(self) -> Member:
         """This site's newest entry, addresses and all."""
-        own = [each for each in self.revisions if _has(each, self._site.name)]
-        return own[-1].member(self._site.name)
+        return self._own[-1].member(self._site.name)
 
     def plan(self) -> Plan:
         """Who exchanges with whom in every round, all revisions considered."""
-        name = self._site.name
-        plans = [
-            (revision.from_round, build_plan(revision, name)) for revision in self.revisions if _has(revision, name)
-        ]
-        return RevisedPlan([(0, plans[0][1]), *plans[1:]])
+        begins = [0, *(each.from_round for each in self._own[1:])]
+        return RevisedPlan(list(zip(begins, self._plans, strict=True)))
 
     def leaves_at(self) -> int | None:
         """The round from which this site is no longer a member; None if it stays."""
-        return next((each.from_round for each in self.revisions if not _has(each, self._site.name)), None)
+        return next((each.from_round for each in self.revisions if each not in self._own), None)
 
     def accepts(self, federation_id: str, round_index: int) -> bool:
         """Whether a neighbour in ``round_index`` may hold the federation of this id.
@@ -94,12 +94,12 @@ class Membership:
         """The neighbours from ``round_index`` on, those of revisions yet to come included."""
         current = self.at(round_index)
         coming = [
-            each for each in self.revisions if each.from_round >= current.from_round and _has(each, self._site.name)
+            (each, plan)
+            for each, plan in zip(self._own, self._plans, strict=True)
+            if each.from_round >= current.from_round
         ]
-        names = sorted(
-            {name for each in coming for name in build_plan(each, self._site.name).neighbours(each.from_round)}
-        )
-        return [self._peer(name, [each.member(name) for each in coming if _has(each, name)]) for name in names]
+        names = sorted({name for each, plan in coming for name in plan.neighbours(each.from_round)})
+        return [self._peer(name, [each.member(name) for each, _ in coming if name in each.names]) for name in names]
 
     def _peer(self, name: str, entries: Sequence[Member]) -> Peer:
         """One neighbour: the address of its newest entry, and every key that it may show."""
@@ -111,10 +111,6 @@ class Membership:
         dials = control is not None and (not reachable or self._site.name < name)
         keys = tuple(dict.fromkeys(entry.curve_key for entry in entries))
         return Peer(name, keys, control, bulk, dials)
-
-
-def _has(federation: FederationSettings, name: str) -> bool:
-    return name in federation.names
 
 
 def check_own_key(membership: Membership, keys: Keys, name: str) -> None:

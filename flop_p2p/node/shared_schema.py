@@ -5,8 +5,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from flop_p2p.errors import EgressError
-from flop_p2p.partial import Schema, TensorSpec
+from flop_p2p.errors import EgressError, NodeError
+from flop_p2p.partial import Schema, Split, TensorSpec
+from flop_p2p.writing import write_text
 
 SCHEMA_FILE = "schema.json"
 
@@ -40,6 +41,26 @@ def read_schema(folder: Path) -> SharedSchema | None:
     except OSError as error:
         raise EgressError(f"{path}: cannot be read ({error.strerror})") from error
     except ValidationError as error:
-        raise EgressError(f"{path}: damaged ({error.errors()[0]['msg']}); the next start writes it anew") from error
+        raise EgressError(
+            f"{path}: damaged ({error.errors()[0]['msg']}); move it away, and the next start writes it anew"
+        ) from error
     specs = tuple(TensorSpec(name, tuple(shape), dtype) for name, shape, dtype in content.body)
     return SharedSchema(Schema(specs), tuple(content.head))
+
+
+def write_schema(folder: Path, split: Split) -> None:
+    """Write ``schema.json`` of a model's split. One that is there must be the same: a log was written by it.
+
+    Raises:
+        NodeError: the folder is that of another model or split.
+        RunError: it cannot be written.
+    """
+    path = folder / SCHEMA_FILE
+    body = [(spec.name, list(spec.shape), spec.dtype) for spec in split.body.tensors]
+    text = _File(body=body, head=list(split.head.names)).model_dump_json() + "\n"
+    if not path.exists():
+        write_text(path, text)
+    elif read_schema(folder) != SharedSchema(split.body, split.head.names):
+        raise NodeError(
+            f"{path}: the state directory is that of another model or split; give this site a directory of its own"
+        )
