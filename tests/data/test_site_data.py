@@ -241,8 +241,11 @@ def test_a_wrong_file_of_a_site(site_file: Path, changes: dict[str, Any], messag
 
 
 def test_an_unchanged_copy_is_read(site_file: Path) -> None:
+    before = load(agreed(("malignant", "benign"), (30,), "binary"), source="safetensors", path=site_file)
     change(site_file)
-    load(agreed(("malignant", "benign"), (30,), "binary"), source="safetensors", path=site_file)
+    after = load(agreed(("malignant", "benign"), (30,), "binary"), source="safetensors", path=site_file)
+    np.testing.assert_array_equal(after.dataset.inputs, before.dataset.inputs)
+    np.testing.assert_array_equal(after.sites[0].train, before.sites[0].train)
 
 
 def test_damage_anywhere_is_found_or_harmless(site_file: Path) -> None:

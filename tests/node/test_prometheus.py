@@ -137,4 +137,6 @@ def test_an_address_that_cannot_be_used_is_named(address: str) -> None:
 def test_a_closed_port_is_free_again() -> None:
     first = NodeMetrics("127.0.0.1:0")
     first.close()
-    NodeMetrics(f"127.0.0.1:{first.port}").close()
+    again = NodeMetrics(f"127.0.0.1:{first.port}")
+    again.close()
+    assert again.port == first.port
