@@ -52,13 +52,14 @@ class Processes:
 
     def _state(self, site: LocalSite) -> DaemonState:
         name, process = site.name, self._running[site.name]
-        if process.poll() is None:
-            with suppress(NodeError):  # it cannot be asked yet, or any more
-                self._answers[name] = ask(site.state)
+        silent = True
+        with suppress(NodeError):  # it cannot be asked yet, or any more
+            self._answers[name] = ask(site.state)
+            silent = False
         exit_code, rounds = process.poll(), self._rounds[name]
         if name in self._answers or exit_code is not None:  # before, lines of a former start may lie there
             rounds.read()
-        return DaemonState(site, self._answers.get(name), exit_code, rounds.completed, dict(rounds.accuracies))
+        return DaemonState(site, self._answers.get(name), exit_code, rounds.completed, dict(rounds.accuracies), silent)
 
     def last_words(self, site: LocalSite) -> str:
         """What the daemon printed last, in quotes, and where all of it is."""

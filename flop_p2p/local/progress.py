@@ -19,6 +19,7 @@ class DaemonState:
     """One daemon at this moment.
 
     answer: what it said of itself last, None if it never answered.
+    silent: it answered before and does not now, as one that ends does.
     exit_code: None while it runs.
     completed: rounds that are complete, counted by its `metrics.jsonl`; 0 until it answers.
     accuracies: on its own test split, by round, of the rounds that were evaluated.
@@ -29,6 +30,7 @@ class DaemonState:
     exit_code: int | None
     completed: int
     accuracies: Mapping[int, float]
+    silent: bool = False
 
     @property
     def failed(self) -> bool:
@@ -38,7 +40,8 @@ class DaemonState:
     @property
     def begins(self) -> bool:
         """It runs and waits for neighbours before its first round, or does not answer yet."""
-        return self.exit_code is None and (self.answer is None or self.answer["phase"] == "starting")
+        waits = self.answer is None or (self.answer["phase"] == "starting" and not self.silent)
+        return self.exit_code is None and waits
 
 
 class Rounds:

@@ -107,10 +107,11 @@ def _run(
             processes.start()
         while not asked_to_stop() and reason is None and not _all_ended(states):
             time.sleep(POLL_SECONDS)
-            states = processes.states()
+            before, states = states, processes.states()
             if watch is not None:
                 watch(states)
-            reason = dead_end(states)
+            # daemons are asked one after the other: what was so at both looks was so of all at once
+            reason = dead_end(before) and dead_end(states)
     finally:
         processes.stop()
     if asked_to_stop():

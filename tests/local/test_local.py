@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,7 @@ def test_the_table_shows_what_a_daemon_does_or_how_it_ended(given: DaemonState, 
         ((state("a", 1), state("b", 1, code=-9)), None),
         ((state("a", 1), state("b", 1, code=-9, phase=None)), None),
         ((state("a", 3, code=0), state("b", 2, phase="starting")), "b cannot go on"),
+        ((state("a", 3, code=0), replace(state("b", 2, phase="starting"), silent=True)), None),
         ((state("a", 3, code=0), state("b", phase=None)), None),
         ((state("a", 3, code=0), state("b", 3, code=-9)), None),
     ],
