@@ -51,7 +51,7 @@ def test_a_killed_node_is_missed_on_time_and_comes_back(daemons: Callable[..., A
 
 
 def test_ten_kills_leave_no_corrupt_checkpoint(daemons: Callable[..., Any]) -> None:
-    federation = daemons({"data.sites": 2, "topology.name": "full", "training.rounds": 400, "training.local_steps": 2})
+    federation = daemons({"data.sites": 2, "topology.name": "full", "training.rounds": 100_000, "training.local_steps": 2})
     draw = random.Random(5)
     federation.start("hospital-1")
     completed = -1
