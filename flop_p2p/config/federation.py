@@ -59,6 +59,7 @@ HostPort = Annotated[
     AfterValidator(_with_host),
 ]  # host:port
 Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # SHA-256, or an Ed25519 public key, in hexadecimal
+Compression = Literal["none", "bfloat16", "int8", "top-k"]
 CurveKey = Annotated[str, Field(pattern=r"^[0-9a-zA-Z.:+=^!/*?&<>()\[\]{}@%$#-]{40}$")]  # a CURVE public key in Z85
 
 
@@ -80,6 +81,15 @@ class GossipSettings(Settings):
         "sealed", description="bodies on a channel of their own, sealed with AES-256-GCM, or inside CURVE on one port"
     )
     renew_keys_every: int = Field(100, ge=1, description="rounds after which two neighbours agree on fresh keys")
+    compression: Compression = Field(
+        "none",
+        description="what is sent of a body: all of it, each number rounded to bfloat16 or to int8, or the largest "
+        "changes only (CHOCO-SGD)",
+    )
+    top_k: float = Field(0.01, gt=0, le=0.5, description="part of the numbers that top-k sends in a round")
+    consensus_step: float = Field(
+        0.2, gt=0, le=1, description="how far top-k moves towards the neighbours in a round; too far and it diverges"
+    )
     heartbeat: float = Field(2.0, gt=0, description="seconds between signs of life")
     lost_after: float = Field(8.0, gt=0, description="seconds without one after which a neighbour counts as lost")
 
@@ -87,6 +97,13 @@ class GossipSettings(Settings):
     def _several_heartbeats(self) -> "GossipSettings":
         if self.lost_after < 2 * self.heartbeat:
             raise ValueError("lost_after must be at least twice heartbeat, or a neighbour is lost by one late packet")
+        return self
+
+    @model_validator(mode="after")
+    def _settings_of_top_k(self) -> "GossipSettings":
+        for key in ("top_k", "consensus_step"):
+            if self.compression != "top-k" and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key} needs compression = 'top-k', and compression is {self.compression!r}")
         return self
 
 

@@ -168,6 +168,8 @@ def _check_training(federation: FederationSettings) -> str:
         raise FederationError(
             "training.participation is for simulations; in a federation all sites train in all rounds"
         )
+    if federation.method == "flop" and federation.gossip.compression != "none":
+        raise FederationError("gossip.compression is for gossip; method flop has a server, and sends whole bodies")
     return f"{federation.method}, {training.rounds} rounds"
 
 

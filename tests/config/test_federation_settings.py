@@ -150,6 +150,10 @@ def test_other_wrong_values() -> None:
     assert "members.0.port: unknown key" in refusal(members=[member("ann", port=1), member("bob", 1)])
     assert "gossip.dedline: unknown key; did you mean 'deadline'?" in refusal(gossip={"dedline": 1})
     assert "at least twice heartbeat" in refusal(gossip={"heartbeat": 5})
+    assert "top_k needs compression = 'top-k', and compression is 'int8'" in refusal(
+        gossip={"compression": "int8", "top_k": 0.1}
+    )
+    assert "consensus_step needs compression" in refusal(gossip={"consensus_step": 1})
     assert "'logit-adjusted' corrects for the class prior already" in refusal(
         training={"head_loss": "logit-adjusted", "sampling": "balanced"}
     )
@@ -203,12 +207,13 @@ def complete() -> FederationSettings:
         samples={**SAMPLES, "mean": [0.5], "std": [0.25]},
         topology={"name": "net.toml"},
         graph={"sites": ["ann"], "edges": [["ann", "bob", 0.5]], "own_weights": {"ann": 0.5}},
+        gossip={"compression": "top-k"},
     )
 
 
 TEXTS = (
     *("multilabel", "flop", "private", "uniform", "samples", "adam", "cosine", "reset", "logit-adjusted", "balanced"),
-    *("wait", "curve", "server", "other.toml", "other", "f" * 40, "f" * 64, "tcp://f:1"),
+    *("wait", "curve", "int8", "server", "other.toml", "other", "f" * 40, "f" * 64, "tcp://f:1"),
 )
 LISTS = (["a", "b", "d"], [1, 8, 9], [0.75], ["d"], [["bob", "cid", 0.5]], [{"member": "ann", "signature": "f" * 128}])
 

@@ -100,6 +100,20 @@ WRONG = {
         "training",
         "training.participation is for simulations",
     ),
+    "compression with a server": (
+        of("east", "hub", method="flop", gossip=GossipSettings(compression="int8")),
+        "training",
+        "gossip.compression is for gossip; method flop has a server",
+    ),
+    "changes over changing edges": (
+        of(
+            *EVERYONE,
+            topology=TopologySettings(name="one-peer-exponential"),
+            gossip=GossipSettings(compression="top-k"),
+        ),
+        "topology",
+        "top-k needs the same edges in all rounds; use bfloat16 or int8",
+    ),
     "unknown samples": (of(*EVERYONE, topology=BY_SAMPLES), "samples", "number of training samples of 'east'"),
     "unknown samples of flop": (of("east", "hub", method="flop", topology=BY_SAMPLES), "samples", "samples of 'east'"),
     "no such topology": (of(*EVERYONE, topology=TopologySettings(name="rnig")), "topology", "did you mean 'ring'"),

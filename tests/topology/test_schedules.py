@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from flop_p2p.config import TopologySettings
-from flop_p2p.topology import Schedule, build_schedule
+from flop_p2p.config import GossipSettings, TopologySettings
+from flop_p2p.errors import TopologyError
+from flop_p2p.topology import Schedule, build_schedule, check_compression
 from flop_p2p.topology.base_graph import base_graph
 
 SIZES = range(2, 41)
@@ -101,3 +102,24 @@ def test_matrices_are_kept_and_repeat_with_the_period() -> None:
         assert schedule.period is not None
         assert schedule.mixing(schedule.period + 1) is schedule.mixing(1)
         assert schedule.mixing(0).has_sorted_indices
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ("one-peer-exponential", "the same edges in all rounds"),
+        ("base:1", "the same edges in all rounds"),
+        ("epidemic:2", "the same edges in all rounds"),
+        ("exponential", "edges that work both ways"),
+    ],
+)
+def test_changes_alone_need_edges_that_stay_and_work_both_ways(spec: str, reason: str) -> None:
+    schedule = build(spec, 6)
+    check_compression(GossipSettings(compression="int8"), schedule)
+    with pytest.raises(TopologyError, match=f"top-k needs {reason}; use bfloat16 or int8"):
+        check_compression(GossipSettings(compression="top-k"), schedule)
+
+
+@pytest.mark.parametrize("spec", ["ring", "star", "full"])
+def test_changes_alone_go_with_undirected_static_graphs(spec: str) -> None:
+    check_compression(GossipSettings(compression="top-k"), build(spec, 6))
