@@ -166,6 +166,9 @@ class Transport(Protocol):
         not be written to any more.
         """
 
+    def free(self, body: Body) -> None:
+        """The node needs a body that it received no more: the next one may be written over it."""
+
     def set_round(self, round_index: int) -> None:
         """The round that heartbeats tell; where it is another than before, one leaves at once to each neighbour."""
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from flop_p2p.config.federation import GossipSettings
 from flop_p2p.errors import EgressError
 from flop_p2p.transport.base import (
+    Body,
     BodyReceived,
     Egress,
     Event,
@@ -84,6 +85,11 @@ class CommonTransport(Transport, ABC):
         """See `Transport.send`."""
         if name in self._links:
             self._links[name].send(outgoing)
+
+    def free(self, body: Body) -> None:
+        """See `Transport.free`; as many are kept as there are neighbours."""
+        if len(self._hub.spare) < len(self._links):
+            self._hub.spare.append(body)
 
     def set_round(self, round_index: int) -> None:
         """See `Transport.set_round`."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from flop_p2p.config.federation import GossipSettings
 from flop_p2p.errors import EgressError, WireError
-from flop_p2p.transport.base import Egress, Event, Gate, LinkStatus
+from flop_p2p.transport.base import Body, Egress, Event, Gate, LinkStatus
 from flop_p2p.transport.routes import Route
 from flop_p2p.wire import AnyMessage, Goodbye, Greeting, Heartbeat, Receipt, encode, envelope, open_envelope
 
@@ -26,6 +26,7 @@ class Hub:
     Attributes:
         round_index: what heartbeats tell.
         leaving: goodbye was said; nobody is greeted any more.
+        spare: received bodies that the node needs no more; the next ones are written over them.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Hub:
         self.gossip = gossip
         self.round_index = 0
         self.leaving = False
+        self.spare: list[Body] = []
         self._egress = egress
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._error: Exception | None = None

@@ -1,6 +1,8 @@
-"""Frames of one neighbour, opened and put together to bodies."""
+"""Frames of one neighbour, opened in a thread beside the event loop and put together to bodies."""
 
+import asyncio
 import time
+from functools import partial
 
 from flop_p2p.errors import WireError
 from flop_p2p.transport.base import Body
@@ -29,20 +31,30 @@ class Incoming:
         self._owed = 0
         self._moved = time.monotonic()
         self._dropped = False  # a frame was refused since
+        self._frames: asyncio.Queue[tuple[bytes, memoryview]] = asyncio.Queue(WINDOW)
 
     def renew(self, opener: FrameOpener) -> None:
         """Frames of a new session come; those of the ones before are opened until the first of the new."""
         self._openers = [*self._openers, opener][-MAX_SESSIONS:]
 
-    def frame(self, header: bytes, sealed: memoryview) -> tuple[Descriptor, Body] | None:
-        """Take one frame; a body that it completes is handed out with its descriptor.
+    def arrived(self, header: bytes, sealed: memoryview) -> bool:
+        """Hold a frame until those before it are opened; False if more are held than were credited."""
+        if self._frames.full():
+            self._dropped = True
+            return False
+        self._frames.put_nowait((header, sealed))
+        return True
+
+    async def next(self) -> tuple[Descriptor, Body] | None:
+        """Wait for a frame and open it; a body that it completes is handed out with its descriptor.
 
         Raises:
             WireError: the frame is not authentic, or the body is not acceptable; it is dropped.
             LinkError: frames are missing, or came without credit; this connection is of no use any more.
         """
+        header, sealed = await self._frames.get()
         try:
-            return self._frame(header, sealed)
+            return await self._frame(header, sealed)
         except WireError:
             self._dropped = True
             raise
@@ -65,7 +77,7 @@ class Incoming:
         if self._assembly is not None and not self.untaken and time.monotonic() - self._moved > patience:
             raise LinkError(f"sent no part of its body for {patience:g} s")
 
-    def _frame(self, header: bytes, sealed: memoryview) -> tuple[Descriptor, Body] | None:
+    async def _frame(self, header: bytes, sealed: memoryview) -> tuple[Descriptor, Body] | None:
         decoded = FrameHeader.decode(header)
         opener = self._opener_of(decoded.session)
         if decoded.index == 0:
@@ -73,13 +85,10 @@ class Incoming:
             self._opened(opener, decoded.index)
             self._begin(descriptor)
             return None
-        size = max(0, sealed.nbytes - opener.overhead)
-        target = self._assembly.target(self._due) if self._assembly is not None else memoryview(b"")
-        if decoded.index != self._due or target.nbytes != size:
-            target = memoryview(bytearray(size))  # only to see whether it is authentic
-        opener.open(header, sealed, target)
+        work = partial(_open_chunk, opener, header, sealed, self._assembly, self._due)
+        await asyncio.get_running_loop().run_in_executor(None, work)
         self._opened(opener, decoded.index)
-        return self._add(self._assembly) if self._assembly is not None else None
+        return self._advance(self._assembly) if self._assembly is not None else None
 
     def _opener_of(self, session: bytes) -> FrameOpener:
         for opener in self._openers:
@@ -88,7 +97,8 @@ class Incoming:
         raise WireError(f"frame of session {session.hex()}, which is not under way")
 
     def _opened(self, opener: FrameOpener, index: int) -> None:
-        del self._openers[: self._openers.index(opener)]
+        if opener in self._openers:  # or so many sessions have begun since that it was forgotten
+            del self._openers[: self._openers.index(opener)]
         self._moved, self._dropped = time.monotonic(), False
         self._owed += 1
         if self._owed > WINDOW:
@@ -98,11 +108,13 @@ class Incoming:
 
     def _begin(self, descriptor: Descriptor) -> None:
         self._skipping = True
-        self._assembly = Assembly(descriptor, schema_hash=self._hub.schema_hash, parameters=self._hub.parameters)
+        memory = self._hub.spare.pop() if self._hub.spare else None
+        self._assembly = Assembly(
+            descriptor, schema_hash=self._hub.schema_hash, parameters=self._hub.parameters, memory=memory
+        )
         self._skipping, self._due = False, 1
 
-    def _add(self, assembly: Assembly) -> tuple[Descriptor, Body] | None:
-        assembly.add(self._due)
+    def _advance(self, assembly: Assembly) -> tuple[Descriptor, Body] | None:
         self._due += 1
         if not assembly.complete:
             return None
@@ -110,3 +122,17 @@ class Incoming:
         body = assembly.body()
         self.untaken = True
         return assembly.descriptor, body
+
+
+def _open_chunk(opener: FrameOpener, header: bytes, sealed: memoryview, assembly: Assembly | None, due: int) -> None:
+    """Open a chunk where it belongs and add it; one that is not due only to see whether it is authentic.
+
+    Raises:
+        WireError: it is not authentic.
+    """
+    target = assembly.target(due) if assembly is not None else memoryview(b"")
+    size = max(0, sealed.nbytes - opener.overhead)
+    fits = target.nbytes == size and FrameHeader.decode(header).index == due
+    decoded = opener.open(header, sealed, target if fits else memoryview(bytearray(size)))
+    if fits and assembly is not None and decoded.index == due:
+        assembly.add(due)

@@ -95,7 +95,8 @@ class Link:
         outgoing = Outgoing(self._hub, self.name, way.bulk, self.status, session.sealer)
         self._current = _Current(way, outgoing, Incoming(self._hub, session.opener), ended, renew)
         self._current.tasks = tuple(
-            self._hub.spawn(self._guard(work)) for work in (outgoing.run, partial(self._beat, self._current))
+            self._hub.spawn(self._guard(self._current, work))
+            for work in (outgoing.run, partial(self._receive, self._current), partial(self._beat, self._current))
         )
         self.status.state, self.status.reason, self.status.last_contact = "connected", "", time.time()
         self._hub.emit(Connected(self.name, session.greeting))
@@ -163,23 +164,13 @@ class Link:
             raise WireError(f"a {message.kind} message at the wrong time")
 
     def frame(self, header: bytes, sealed: memoryview) -> None:
-        """Take a frame of the session."""
+        """Take a frame of the session. It is opened when those before it are."""
         current = self._current
         if current is None:
             return
         self.status.received_bytes += len(header) + sealed.nbytes
-        try:
-            completed = current.incoming.frame(header, sealed)
-        except WireError as error:
-            self.drop(str(error))
-        except LinkError as error:
-            self.drop(str(error))
-            self._break(str(error))
-        else:
-            self._heard(current)
-            if completed is not None:
-                self._completed(current, *completed)
-        self._give_credit()
+        if not current.incoming.arrived(header, sealed):
+            self.drop("more frames than were credited")
 
     def taken(self) -> None:
         """The node has taken the body that was complete; the neighbour may send on."""
@@ -262,18 +253,35 @@ class Link:
         if self._current is not None and (frames := self._current.incoming.credit(all_of_it=all_of_it)):
             self.post(Credit(chunks=frames))
 
+    async def _receive(self, current: _Current) -> None:
+        """Open the frames that arrived, one after the other, and hand out the bodies that they complete."""
+        while self._current is current:
+            try:
+                completed = await current.incoming.next()
+            except WireError as error:
+                self.drop(str(error))
+            except LinkError as error:
+                self.drop(str(error))
+                raise
+            else:
+                self._heard(current)
+                if completed is not None:
+                    self._completed(current, *completed)
+            self._give_credit()
+
     async def _beat(self, current: _Current) -> None:
         """Tell that this node lives, and notice when the neighbour does not."""
         gossip = self._hub.gossip
-        while True:
+        while self._current is current:
             self.ping()
             await asyncio.sleep(gossip.heartbeat)
             if time.monotonic() - current.heard > gossip.lost_after:
                 raise LinkError(f"no sign of life for {gossip.lost_after:g} s")
             current.incoming.check_progress()
 
-    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _guard(self, current: _Current, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
         except (LinkError, WireError) as error:
-            self._break(str(error))
+            if self._current is current:  # or another connection has taken its place
+                self._break(str(error))

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from functools import partial
 
 from flop_p2p.errors import WireError
 from flop_p2p.transport.base import LinkStatus, OutgoingBody
@@ -9,7 +10,7 @@ from flop_p2p.transport.hub import Hub
 from flop_p2p.transport.routes import LinkError, Route
 from flop_p2p.wire import Descriptor, FrameSealer, chunk_views
 
-WINDOW = 4  # frames that may be in flight, each in a buffer of its own
+WINDOW = 8  # frames that may be in flight, each in a buffer of its own
 TRANSFER_TIMEOUT = 60.0  # seconds without a frame being taken, or coming, before the connection is given up
 SEALED_CHUNK_BYTES = 1 << 20  # as fast as longer chunks, with a quarter of their buffers, and slow links get on too
 CURVE_CHUNK_BYTES = 1 << 18  # four times as fast as 1 MiB under CURVE, and heartbeats get through between them
@@ -107,12 +108,12 @@ class Outgoing:
         for index, plaintext in enumerate([memoryview(descriptor), *chunks]):
             await self._slot()
             buffer = self._buffer(len(plaintext) + sealer.overhead)
-            header, sealed = sealer.seal(outgoing.round, index, len(chunks), plaintext, buffer)
+            seal = partial(sealer.seal, outgoing.round, index, len(chunks), plaintext, buffer)
+            header, sealed = await asyncio.get_running_loop().run_in_executor(None, seal) if index else seal()
             await self._send_frame(header, sealed)
 
     async def _slot(self) -> None:
         """Wait until a frame less than the window is in flight. Frames are credited in their order."""
-        await asyncio.sleep(0)  # a long body must not keep everything else waiting
         while self._in_flight == WINDOW:
             self._credited.clear()
             try:

@@ -18,7 +18,7 @@ LINGER = 0.5  # seconds in which a closing socket may still send what is queued
 KEEPALIVE_IDLE = 60  # seconds; firewalls forget connections that are idle while a site trains
 KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 10, 6  # seconds between, and number of, unanswered packets until it is dead
 CONTROL_QUEUE = 64  # messages of the control channel that may wait, each way and each connection
-BULK_QUEUE = 6  # frames of the bulk channel, likewise: the window and a little more
+BULK_QUEUE = 10  # frames of the bulk channel, likewise: the window and a little more
 MARGIN = 1024  # bytes by which CURVE and msgpack may lengthen a message
 MAX_ADDRESSES = 4  # addresses of one host name that are tried
 

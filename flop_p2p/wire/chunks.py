@@ -9,6 +9,7 @@ from flop_p2p.errors import WireError
 from flop_p2p.wire.frames import CHUNK_BYTES, Descriptor
 
 BYTES_PER_PARAMETER = 4
+Vector = NDArray[np.float32]
 CHECK_BLOCK = 1 << 16  # numbers whose finiteness is checked at a time: the mask of a block stays in the cache
 
 
@@ -30,12 +31,15 @@ class Assembly:
         descriptor: what the sender says about the body.
         schema_hash: SHA-256 of the schema that both sides agreed on.
         parameters: numbers in a body of that schema.
+        memory: a body of ``[parameters]`` that nobody needs any more, to be overwritten; None allocates a new one.
 
     Raises:
         WireError: the descriptor does not fit the schema; nothing was allocated.
     """
 
-    def __init__(self, descriptor: Descriptor, *, schema_hash: bytes, parameters: int) -> None:
+    def __init__(
+        self, descriptor: Descriptor, *, schema_hash: bytes, parameters: int, memory: Vector | None = None
+    ) -> None:
         size = BYTES_PER_PARAMETER * parameters
         if descriptor.schema_hash != schema_hash:
             raise WireError(f"body of schema {descriptor.schema_hash.hex()[:16]}, ours is {schema_hash.hex()[:16]}")
@@ -44,10 +48,11 @@ class Assembly:
         if descriptor.chunks != chunk_count(size, descriptor.chunk_bytes):
             raise WireError(f"{descriptor.chunks} chunks of {descriptor.chunk_bytes} bytes do not make {size} bytes")
         self.descriptor = descriptor
-        self._bytes = np.empty(size, dtype=np.uint8)
-        self._chunks = chunk_views(self._bytes.data, descriptor.chunk_bytes)
+        self._numbers = np.empty(parameters, "<f4") if memory is None else memory.view("<f4")
+        self._chunks = chunk_views(self._numbers.data, descriptor.chunk_bytes)
         self._sha256 = hashlib.sha256()
         self._added = 0
+        self._objection = ""
 
     @property
     def complete(self) -> bool:
@@ -67,15 +72,19 @@ class Assembly:
         return self._chunks[index - 1]
 
     def add(self, index: int) -> None:
-        """Chunk ``index`` now lies in its target, opened and authentic; it is hashed while it is in the cache.
+        """Chunk ``index`` now lies in its target, opened and authentic; it is hashed and looked through while it is in
+        the cache. It may be called in another thread than the rest, one call at a time.
 
         Raises:
             WireError: it is not the chunk that comes next.
         """
-        self._sha256.update(self.target(index))
+        chunk = self.target(index)
+        self._sha256.update(chunk)
+        start = (index - 1) * self.descriptor.chunk_bytes // BYTES_PER_PARAMETER
+        self._objection = self._objection or self._not_finite(start, start + chunk.nbytes // BYTES_PER_PARAMETER)
         self._added = index
 
-    def body(self) -> NDArray[np.float32]:
+    def body(self) -> Vector:
         """The body, float32 ``[parameters]``, without a copy (on little-endian machines).
 
         Raises:
@@ -87,12 +96,15 @@ class Assembly:
             )
         if self._sha256.digest() != self.descriptor.sha256:
             raise WireError(f"body of round {self.descriptor.round}: its SHA-256 is not the one announced")
-        body = self._bytes.view("<f4").astype(np.float32, copy=False)
-        for start in range(0, len(body), CHECK_BLOCK):
-            finite = np.isfinite(body[start : start + CHECK_BLOCK])
+        if self._objection:
+            raise WireError(f"body of round {self.descriptor.round}: {self._objection}")
+        return self._numbers.astype(np.float32, copy=False)
+
+    def _not_finite(self, start: int, end: int) -> str:
+        """The first number from ``start`` to ``end`` that is not finite, in words; empty if all are."""
+        for begin in range(start, end, CHECK_BLOCK):
+            finite = np.isfinite(self._numbers[begin : min(begin + CHECK_BLOCK, end)])
             if not finite.all():
-                position = start + int(finite.argmin())
-                raise WireError(
-                    f"body of round {self.descriptor.round}: number {position} is {body[position]}, not finite"
-                )
-        return body
+                position = begin + int(finite.argmin())
+                return f"number {position} is {self._numbers[position]}, not finite"
+        return ""
