@@ -1,5 +1,6 @@
 """`flop-p2p compare`: several methods, topologies and seeds on the same data."""
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -10,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from flop_p2p.cli.options import SHARED_FLAGS, experiment_options
+from flop_p2p.cli.options import BODIES_IN, SHARED_FLAGS, WORKERS, experiment_options
 from flop_p2p.config import ExperimentSettings
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def compare(
     settings: ExperimentSettings,
     out: Annotated[Path | None, typer.Option(help="directory to write; default runs/compare-<time>")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with what is in --out, or begin it")] = False,
+    workers: Annotated[int, typer.Option(min=0, help=WORKERS)] = 0,
+    bodies_in: Annotated[Path | None, typer.Option(help=BODIES_IN)] = None,
 ) -> None:
     """Compare methods and topologies over several seeds, all on the same data."""
     if resume and out is None:
@@ -38,12 +41,14 @@ def compare(
     from flop_p2p.comparison import compare as run_comparison
     from flop_p2p.report.curves import draw_comparison
     from flop_p2p.report.tables import comparison_markdown, comparison_tables
+    from flop_p2p.simulation import run_simulation
     from flop_p2p.writing import write_text
 
     console = Console(highlight=False)
     directory = out or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
     with _watching(console) as watcher:
-        comparison = run_comparison(settings, directory, resume=resume, watcher=watcher)
+        simulate = functools.partial(run_simulation, workers=workers, bodies_in=bodies_in)
+        comparison = run_comparison(settings, directory, resume=resume, watcher=watcher, simulate=simulate)
     write_text(directory / "comparison.md", comparison_markdown(comparison))
     pictures = draw_comparison(comparison, directory)
     console.print(comparison_tables(comparison, console.width))

@@ -74,6 +74,8 @@ GOSSIP_FLAGS = {
     "--heartbeat": "gossip.heartbeat",
     "--lost-after": "gossip.lost_after",
 }
+WORKERS = "processes that train and evaluate; 0 takes one a core; figures do not depend on it"
+BODIES_IN = "folder for a file that holds the bodies instead of memory, for more sites than memory has room for"
 DATA_FLAGS = {flag: key for flag, key in SHARED_FLAGS.items() if key.startswith("data.") or key == "seed"}
 
 Command = Callable[..., None]

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from flop_p2p.cli.options import SHARED_FLAGS, experiment_options
+from flop_p2p.cli.options import BODIES_IN, SHARED_FLAGS, WORKERS, experiment_options
 from flop_p2p.config import ExperimentSettings
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ def simulate(
     settings: ExperimentSettings,
     out: Annotated[Path | None, typer.Option(help="run directory to write; default runs/<method>-<time>")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with what is in --out, or begin it")] = False,
+    workers: Annotated[int, typer.Option(min=0, help=WORKERS)] = 0,
+    bodies_in: Annotated[Path | None, typer.Option(help=BODIES_IN)] = None,
 ) -> None:
     """Simulate one method over the hospitals of a data set."""
     if resume and out is None:
@@ -37,7 +39,9 @@ def simulate(
     with console.status("reading the data"):
         data = load_data(settings)
     with _progress(console, settings) as on_round:
-        summary = run_simulation(settings, directory, data=data, resume=resume, on_round=on_round)
+        summary = run_simulation(
+            settings, directory, data=data, resume=resume, workers=workers, bodies_in=bodies_in, on_round=on_round
+        )
     with console.status("drawing"):
         schedule = run_schedule(settings, data, summary)
         write_pictures(directory, settings, data, schedule)

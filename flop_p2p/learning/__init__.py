@@ -6,10 +6,10 @@ from flop_p2p.learning.device import find_device
 from flop_p2p.learning.evaluation import predict
 from flop_p2p.learning.metrics import Metrics, evaluate_logits
 from flop_p2p.learning.objective import log_prior
-from flop_p2p.learning.optimizer_state import optimizer_tensors, restore_optimizer
 from flop_p2p.learning.partway import Partway
 from flop_p2p.learning.samples import Samples
 from flop_p2p.learning.scoring import evaluate, score
+from flop_p2p.learning.trainee import Trainee
 from flop_p2p.learning.training import Learner, Phase
 
 __all__ = [
@@ -19,14 +19,13 @@ __all__ = [
     "Partway",
     "Phase",
     "Samples",
+    "Trainee",
     "build_blueprint",
     "evaluate",
     "evaluate_logits",
     "find_device",
     "log_prior",
-    "optimizer_tensors",
     "predict",
-    "restore_optimizer",
     "score",
     "steps_of_round",
 ]

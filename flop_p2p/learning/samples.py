@@ -31,10 +31,9 @@ class Samples:
         # differ in the last bits; flattened and shaped again, equal samples are equal in this, too.
         self.inputs = torch.from_numpy(inputs.reshape(-1)).view(inputs.shape).to(device)
         self.labels = torch.from_numpy(np.require(dataset.labels, requirements=["C", "W"])).to(device)
-        shape = (-1, 1, 1) if self.inputs.dim() == 4 else (-1,)
         unit = 255.0 if self.inputs.dtype == torch.uint8 else 1.0
-        self._scale = torch.from_numpy(1 / (unit * data.std)).float().view(shape).to(device)
-        self._shift = torch.from_numpy(-data.mean / data.std).float().view(shape).to(device)
+        self._scale = torch.from_numpy(1 / (unit * data.std)).float().to(device)
+        self._shift = torch.from_numpy(-data.mean / data.std).float().to(device)
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -46,8 +45,15 @@ class Samples:
         return torch.from_numpy(indices).to(self.inputs.device)
 
     def batch(self, indices: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """Normalized inputs, float32 ``[batch, ...]``, and labels of the samples at ``indices``."""
+        """Normalized inputs, float32 ``[batch, ...]``, and labels of the samples at ``indices``.
+
+        Images lie in memory with their channels last, the order in which convolutions and pooling are fastest.
+        """
         inputs = self.inputs[indices]
         if augment is not None:
             inputs = augment(inputs)
-        return torch.addcmul(self._shift, inputs.float(), self._scale), self.labels[indices]
+        if inputs.dim() == 4:
+            turned = inputs.permute(0, 2, 3, 1)
+            inputs = turned.reshape(-1).view(turned.shape)  # of all strides that an axis of length one can have, these
+        inputs = torch.addcmul(self._shift, inputs.float(), self._scale)
+        return inputs.permute(0, 3, 1, 2) if inputs.dim() == 4 else inputs, self.labels[indices]

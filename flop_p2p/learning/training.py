@@ -1,13 +1,11 @@
 """Local training of one site: the gradient steps of a round on its own data."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from flop_p2p.config import TrainingSettings, learning_rate_factor
 from flop_p2p.data import build_augmentation
@@ -16,6 +14,7 @@ from flop_p2p.learning.batches import round_batches, steps_of_round
 from flop_p2p.learning.objective import build_objective
 from flop_p2p.learning.partway import Partway
 from flop_p2p.learning.samples import Samples
+from flop_p2p.learning.trainee import Trainee
 from flop_p2p.seeding import derive, derive_int
 
 Phase = Literal["joint", "alternating", "head"]
@@ -23,12 +22,11 @@ _Stretch = tuple[int, Sequence[nn.Parameter], Sequence[nn.Module]]  # steps, fro
 
 
 class Learner:
-    """Trains one site's model in place, so that tensors that are views into a body vector stay so.
+    """Trains a model on one site's data, in place, so that tensors that are views into a body vector stay so.
 
     Args:
         name: the site; with the seed and the round it decides the order of samples, so that a round can be
             repeated alone.
-        head: names of the model's private parameters.
         indices: the site's training samples, int64 ``[training samples]``.
         steps: gradient steps a round; default as the settings say for so many samples.
 
@@ -39,8 +37,7 @@ class Learner:
     def __init__(
         self,
         name: str,
-        model: nn.Module,
-        head: Collection[str],
+        trainee: Trainee,
         samples: Samples,
         indices: np.ndarray,
         settings: TrainingSettings,
@@ -48,16 +45,7 @@ class Learner:
         steps: int | None = None,
     ) -> None:
         self.name = name
-        self.model = model
-        self.optimizer = _optimizer(model, settings)
-        trained = {key: tensor for key, tensor in model.named_parameters() if tensor.requires_grad}
-        self._body = [tensor for key, tensor in trained.items() if key not in head]
-        self._head = [tensor for key, tensor in trained.items() if key in head]
-        self._shared_norms = [
-            layer
-            for key, layer in model.named_modules()
-            if isinstance(layer, _BatchNorm) and f"{key}.running_mean" not in head
-        ]
+        self.trainee = trainee
         self._samples = samples
         self._indices = samples.positions(indices)
         self._labels = samples.labels[self._indices].cpu().numpy()
@@ -68,7 +56,7 @@ class Learner:
         self._augment = build_augmentation(settings.augmentation)
         self._settings = settings
         self._seed = seed
-        self._steps_of_round = steps or steps_of_round(len(indices), settings)
+        self.steps = steps or steps_of_round(len(indices), settings)
 
     def train(self, round_index: int, phase: Phase = "joint") -> float:
         """Train one round, counted from 0, and return the mean loss over its gradient steps.
@@ -96,15 +84,15 @@ class Learner:
             TrainingError: as `train`.
         """
         generator = derive(self._seed, "batches", self.name, round_index)
-        batches = round_batches(self._labels, self._settings, generator, self._steps_of_round)
-        self._start_round(round_index, partway)
+        batches = round_batches(self._labels, self._settings, generator, self.steps)
+        lr = self._start_round(round_index, partway)
         device = self._samples.inputs.device
         losses = [] if partway is None else list(partway.losses.to(device))
         total, start = torch.zeros((), device=device), 0
         for steps, frozen, norms in self._stretches(phase, round_index, len(batches)):
-            with _frozen(frozen, norms):
+            with self.trainee.frozen(frozen, norms):
                 for positions in batches[max(start, len(losses)) : start + steps]:
-                    losses.append(self._step(positions))
+                    losses.append(self._step(positions, lr))
                     if len(losses) < len(batches) and pause():
                         return Partway.now(losses)
             total += sum(losses[start : start + steps], torch.zeros((), device=device))
@@ -114,50 +102,50 @@ class Learner:
 
     def _stretches(self, phase: Phase, round_index: int, steps: int) -> list[_Stretch]:
         """The parts of a round, each with what it leaves frozen."""
-        head_only: _Stretch = (steps, self._body, self._shared_norms)
+        trainee = self.trainee
+        head_only: _Stretch = (steps, trainee.body, trainee.shared_norms)
         if phase == "alternating":
             half = (steps + 1 - round_index % 2) // 2
-            return [(half, *head_only[1:]), (steps - half, self._head, [])]
+            return [(half, *head_only[1:]), (steps - half, trainee.head, [])]
         return [head_only if phase == "head" else (steps, [], [])]
 
     def _check(self, round_index: int, mean: float) -> None:
         if not np.isfinite(mean):
             raise self._error(round_index, f"the loss is {mean}; training diverged, lower --lr")
-        if not all(bool(tensor.isfinite().all()) for tensor in self._body + self._head):
+        if not self.trainee.finite:
             raise self._error(round_index, "weights are NaN or infinite; training diverged, lower --lr")
 
     def _error(self, round_index: int, reason: str) -> TrainingError:
         return TrainingError(f"site {self.name}, round {round_index + 1}: {reason}")
 
-    def _start_round(self, round_index: int, partway: Partway | None) -> None:
+    def _start_round(self, round_index: int, partway: Partway | None) -> float:
+        """Make ready for a round; its learning rate."""
         settings = self._settings
-        factor = learning_rate_factor(settings.schedule, round_index, settings.rounds)
-        for group in self.optimizer.param_groups:
-            group["lr"] = settings.lr * factor
         if partway is not None:
             partway.restore_random(self._samples.inputs.device)
         else:
             if settings.optimizer_state == "reset":
-                self.optimizer.state.clear()
+                self.trainee.optimizer.reset()
             # Dropout and augmentation draw from torch's global generator.
             torch.manual_seed(derive_int(self._seed, "torch", self.name, round_index))
-        self.optimizer.zero_grad(set_to_none=True)
-        self.model.train()
+        self.trainee.optimizer.clear_gradients()
+        self.trainee.model.train()
+        return settings.lr * learning_rate_factor(settings.schedule, round_index, settings.rounds)
 
-    def _step(self, positions: np.ndarray) -> Tensor:
+    def _step(self, positions: np.ndarray, lr: float) -> Tensor:
         """One gradient step; its loss."""
         inputs, labels = self._samples.batch(self._indices[torch.from_numpy(positions)], self._augment)
         loss = self._objective.loss(self._logits(inputs), labels)
         if not loss.requires_grad:
             raise TrainingError(f"site {self.name}: all weights that this phase would train are frozen")
         loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)  # what is frozen next must not be moved by an old gradient
+        self.trainee.optimizer.step(lr)
+        self.trainee.optimizer.clear_gradients()
         return loss.detach()
 
     def _logits(self, inputs: Tensor) -> Tensor:
         try:
-            logits: Tensor = self.model(inputs)
+            logits: Tensor = self.trainee.model(inputs)
         except ValueError as error:
             if len(inputs) > 1:
                 raise
@@ -166,33 +154,3 @@ class Learner:
                 "and leave out sites of one training sample with --min-site-images"
             ) from error
         return logits
-
-
-@contextmanager
-def _frozen(parameters: Sequence[nn.Parameter], norms: Sequence[nn.Module] = ()) -> Iterator[None]:
-    """Leave these parameters, and the running statistics of these BatchNorm layers, as they are."""
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    for norm in norms:
-        norm.eval()
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-        for norm in norms:
-            norm.train()
-
-
-def _optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
-    parameters = model.parameters()
-    decay = settings.weight_decay
-    match settings.optimizer:
-        case "sgd":
-            return torch.optim.SGD(
-                parameters, lr=settings.lr, momentum=settings.momentum, weight_decay=decay, fused=True
-            )
-        case "adam":
-            return torch.optim.Adam(parameters, lr=settings.lr, weight_decay=decay, fused=True)
-        case "adamw":
-            return torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=decay, fused=True)

@@ -36,12 +36,12 @@ def collect(
     summaries = {site.name: _read_summary(site) for site in sites}
     trained = [site for site in sites if site.role == "site"]
     simulation = Simulation(settings, data, data.sites)
-    for site, model in zip(trained, simulation.population.models, strict=True):
-        model.load_state_dict(_read_model(site))
+    for row, site in enumerate(trained):
+        simulation.work.model(row).load_state_dict(_read_model(site))
     simulation.progress.round = settings.training.rounds
     lines = _merge([_read_lines(site) for site in trained])
     write_text(directory / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    pooled = simulation.evaluate_all(simulation.pooled_test)
+    pooled = simulation.evaluate_pooled()
     summary = summarize(simulation, lines, pooled, {})
     traffic = {name: each["bytes"] for name, each in summaries.items()}
     times = {

@@ -19,11 +19,10 @@ from flop_p2p.learning import (
     Partway,
     Phase,
     Samples,
+    Trainee,
     build_blueprint,
     evaluate,
     find_device,
-    optimizer_tensors,
-    restore_optimizer,
 )
 from flop_p2p.partial import bind, flatten, mix, save_model
 from flop_p2p.transport.base import Body, OutgoingBody
@@ -32,7 +31,7 @@ from flop_p2p.writing import writing
 __all__ = ["Partway", "SiteModel"]
 
 PARTS = ("validation", "test")
-OPTIMIZER = "optimizer/"
+OPTIMIZER = "optimizer"
 LOCAL = "local/"
 
 
@@ -79,7 +78,8 @@ class SiteModel:
         self._site = data.sites[0]
         self._samples = Samples(data, self._device)
         self.samples = {part: len(getattr(self._site, part)) for part in self.samples}
-        return Learner(self.name, self._model, head, self._samples, self._site.train, self._training, seed)
+        trainee = Trainee(self._model, head, self._training)
+        return Learner(self.name, trainee, self._samples, self._site.train, self._training, seed)
 
     def train(self, round_index: int, pause: Callable[[], bool], partway: Partway | None = None) -> float | Partway:
         """Train a round, counted from 0; its mean loss, or where it stopped because ``pause`` said so.
@@ -106,7 +106,7 @@ class SiteModel:
     def reset_optimizer(self) -> None:
         """Begin the optimizer anew: its momentum is that of a body, or of phases, that training does not go on from."""
         if self._learner is not None:
-            self._learner.optimizer.state.clear()
+            self._learner.trainee.optimizer.reset()
 
     def _trainer(self) -> Learner:
         if self._learner is None:
@@ -182,18 +182,16 @@ class SiteModel:
 
     @property
     def checkpoint_bytes(self) -> int:
-        """About how many bytes one checkpoint takes: the model and what its optimizer keeps of each weight."""
-        kept = (
-            0 if self._learner is None else {"sgd": int(self._training.momentum > 0)}.get(self._training.optimizer, 2)
-        )
-        return 4 * (1 + kept) * (self.split.body.parameters + self.split.head.parameters)
+        """About how many bytes one checkpoint takes: the model and the state of its optimizer."""
+        optimizer = 0 if self._learner is None else self._learner.trainee.optimizer.numbers
+        return 4 * (self.split.body.parameters + self.split.head.parameters + optimizer)
 
     def tensors(self) -> dict[str, Tensor]:
         """All that training goes on from, by name, not copied: body, head, BatchNorm's counters, optimizer."""
         state = self._model.state_dict()
         tensors = {"body": self.body, "head": self.head}
         tensors |= {LOCAL + name: state[name] for name in self.split.local}
-        return tensors | (optimizer_tensors(self._learner.optimizer, OPTIMIZER) if self._learner else {})
+        return tensors | ({OPTIMIZER: self._learner.trainee.optimizer.state} if self._learner else {})
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over, in place, what `tensors` gave.
@@ -207,7 +205,7 @@ class SiteModel:
         for name in self.split.local:
             state[name].copy_(tensors[LOCAL + name])
         if self._learner is not None:
-            restore_optimizer(self._learner.optimizer, OPTIMIZER, tensors)
+            self._learner.trainee.optimizer.state.copy_(tensors[OPTIMIZER])
 
 
 def _data_settings(site: SiteSettings) -> SiteDataSettings:

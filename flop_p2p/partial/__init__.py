@@ -4,9 +4,10 @@ from flop_p2p.partial.mixing import mix, mix_rows
 from flop_p2p.partial.saved import save_model
 from flop_p2p.partial.schema import Schema, TensorSpec
 from flop_p2p.partial.split import Split, share_everything, split_model
-from flop_p2p.partial.vector import bind, flatten
+from flop_p2p.partial.vector import Binding, bind, flatten
 
 __all__ = [
+    "Binding",
     "Schema",
     "Split",
     "TensorSpec",

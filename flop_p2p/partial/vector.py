@@ -15,23 +15,38 @@ def flatten(module: nn.Module, schema: Schema) -> Tensor:
     return torch.cat([state[name].reshape(-1) for name in schema.names])
 
 
+class Binding:
+    """The tensors of ``schema`` in ``module``, ready to become views of one vector after another."""
+
+    def __init__(self, module: nn.Module, schema: Schema) -> None:
+        self._schema = schema
+        state = module.state_dict(keep_vars=True)
+        self._places = [(state[spec.name], *schema.offsets[spec.name], spec.shape) for spec in schema.tensors]
+
+    def to(self, vector: Tensor) -> None:
+        """Turn the tensors into views of ``vector``, whose values they take.
+
+        From then on training writes into ``vector`` and a change of ``vector`` changes the model.
+
+        Args:
+            vector: ``[parameters]``, float32, contiguous.
+
+        Raises:
+            SplitError: ``vector`` does not fit the schema.
+        """
+        parameters = self._schema.parameters
+        if vector.shape != (parameters,) or vector.dtype != torch.float32 or not vector.is_contiguous():
+            raise SplitError(
+                f"a body of {parameters} float32 numbers is needed, got {tuple(vector.shape)} {vector.dtype}"
+            )
+        for tensor, start, end, shape in self._places:
+            tensor.data = vector[start:end].view(shape)
+
+
 def bind(module: nn.Module, schema: Schema, vector: Tensor) -> None:
-    """Turn the tensors of ``schema`` in ``module`` into views of ``vector``, whose values they take.
-
-    From then on training writes into ``vector`` and a change of ``vector`` changes the model. Bind before
-    an optimizer is made: optimizer state belongs to the tensors' values, not to their storage.
-
-    Args:
-        vector: ``[parameters]``, float32, contiguous.
+    """Bind ``module`` to one vector for good; see `Binding`.
 
     Raises:
         SplitError: ``vector`` does not fit the schema.
     """
-    if vector.shape != (schema.parameters,) or vector.dtype != torch.float32 or not vector.is_contiguous():
-        raise SplitError(
-            f"a body of {schema.parameters} float32 numbers is needed, got {tuple(vector.shape)} {vector.dtype}"
-        )
-    state = module.state_dict(keep_vars=True)
-    for spec in schema.tensors:
-        start, end = schema.offsets[spec.name]
-        state[spec.name].data = vector[start:end].view(spec.shape)
+    Binding(module, schema).to(vector)

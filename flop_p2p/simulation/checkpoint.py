@@ -1,19 +1,25 @@
-"""The state of a running simulation in one file, so that an interrupted run goes on exactly where it was."""
+"""The state of a running simulation on disk, so that an interrupted run goes on exactly where it was.
+
+The tensors of the sites lie in parts, `checkpoint-*.safetensors`, each of some sites; `checkpoint.json`, written after
+them, names the parts that belong together. A run may go on with other sites in each part than before.
+"""
 
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from flop_p2p.errors import RunError
-from flop_p2p.learning import optimizer_tensors, restore_optimizer
 from flop_p2p.simulation.population import Population
-from flop_p2p.writing import writing
+from flop_p2p.writing import write_text, writing
+
+PART_BYTES = 64 << 20  # safetensors copies what it writes, so parts bound the memory that takes
+Part = dict[str, Any]  # file: its name; sites: names of its rows, in order
 
 
 @dataclass
@@ -23,57 +29,93 @@ class Progress:
     messages: bodies sent plus received so far, a participant.
     last_round: the round after which the run ends; early stopping lowers it.
     round: completed rounds.
-    losses: mean training loss and seconds of the sites that already trained in the round under way.
+    trained: mean training loss and seconds of the sites that already trained in the round under way, by name.
     seconds: spent so far, by purpose.
     """
 
     messages: list[int]
     last_round: int
     round: int = 0
-    losses: list[tuple[float, float]] = field(default_factory=list)
+    trained: dict[str, tuple[float, float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(
         default_factory=lambda: {"total": 0.0, "training": 0.0, "mixing": 0.0, "evaluation": 0.0}
     )
 
 
-def save_checkpoint(
-    path: Path, progress: Progress, population: Population, optimizers: Sequence[torch.optim.Optimizer]
-) -> None:
-    """Write ``path`` so that a crash leaves either the old file or the new one.
+def save_parts(path: Path, progress: Progress, population: Population, names: Sequence[str]) -> list[Part]:
+    """Write the tensors of the sites ``names``, the rows of ``population``, beside ``path``; returns their parts.
+
+    Raises:
+        RunError: a file cannot be written.
+    """
+    tensors = population.tensors()
+    row_bytes = sum(tensor[0].nbytes for tensor in tensors.values())
+    rows = max(1, PART_BYTES // max(1, row_bytes))
+    parts = []
+    for start in range(0, len(names), rows):
+        sites = list(names[start : start + rows])
+        file = path.parent / f"checkpoint-{progress.round}-{len(progress.trained)}-{sites[0]}.safetensors"
+        temporary = file.with_suffix(".tmp")
+        with writing(file):
+            save_file({name: tensor[start : start + rows].contiguous() for name, tensor in tensors.items()}, temporary)
+            with temporary.open("rb") as opened:
+                os.fsync(opened.fileno())
+            temporary.replace(file)
+        parts.append({"file": file.name, "sites": sites})
+    return parts
+
+
+def save_manifest(path: Path, progress: Progress, parts: Sequence[Part]) -> None:
+    """Make ``parts`` the checkpoint; a crash leaves either the old one or the new one.
 
     Raises:
         RunError: it cannot be written.
     """
-    tensors = {"bodies": population.bodies, "heads": population.heads}
-    for site, optimizer in enumerate(optimizers):
-        tensors |= {f"local/{site}/{name}": buffer for name, buffer in population.local_buffers(site).items()}
-        tensors |= optimizer_tensors(optimizer, f"optimizer/{site}/")
-    temporary = path.with_suffix(".tmp")
-    with writing(path):
-        save_file(tensors, temporary, metadata={"progress": json.dumps(asdict(progress))})
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+    write_text(path, json.dumps({"progress": asdict(progress), "parts": list(parts)}))
+    _remove_parts(path, {part["file"] for part in parts})
 
 
-def load_checkpoint(path: Path, population: Population, optimizers: Sequence[torch.optim.Optimizer]) -> Progress:
-    """Restore everything that `save_checkpoint` wrote, in place, and return the progress.
+def remove_checkpoint(path: Path) -> None:
+    """Remove the checkpoint and its parts, if there are any."""
+    path.unlink(missing_ok=True)
+    _remove_parts(path, set())
+
+
+def load_checkpoint(path: Path, population: Population, names: Sequence[str]) -> Progress:
+    """Restore, in place, the sites ``names``, the rows of ``population``, and return the progress.
 
     Raises:
-        RunError: the file is damaged or belongs to other settings.
+        RunError: a file is missing or damaged, or belongs to other settings.
     """
     try:
-        with safe_open(path, framework="pt", device=str(population.bodies.device)) as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        progress = Progress(**json.loads(metadata["progress"]))
-        local = [
-            {name: tensors[f"local/{site}/{name}"] for name in population.split.local}
-            for site in range(len(optimizers))
-        ]
-        population.load(tensors["bodies"], tensors["heads"], local)
-        for site, optimizer in enumerate(optimizers):
-            restore_optimizer(optimizer, f"optimizer/{site}/", tensors)
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        progress = Progress(**manifest["progress"])
+        rows = {name: row for row, name in enumerate(names)}
+        found = sum(
+            _load_part(path.parent / part["file"], part["sites"], population, rows) for part in manifest["parts"]
+        )
+        if found < len(names):
+            raise ValueError(f"{len(names) - found} sites are missing")
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RunError(f"{path}: damaged checkpoint ({error}); delete it to begin this run anew") from error
     return progress
+
+
+def _load_part(file: Path, sites: Sequence[str], population: Population, rows: dict[str, int]) -> int:
+    """Take over the rows of one part that are wanted; returns how many."""
+    wanted = [(index, rows[site]) for index, site in enumerate(sites) if site in rows]
+    if wanted:
+        with safe_open(file, framework="pt") as opened:
+            for name, tensor in population.tensors().items():
+                stored = opened.get_slice(name)
+                if stored.get_shape() != [len(sites), *tensor.shape[1:]]:
+                    raise ValueError(f"{file.name}: {name} has the shape {stored.get_shape()}")
+                for index, row in wanted:
+                    tensor[row] = stored[index : index + 1][0]
+    return len(wanted)
+
+
+def _remove_parts(path: Path, keep: set[str]) -> None:
+    for file in path.parent.glob("checkpoint-*"):
+        if file.name not in keep:
+            file.unlink(missing_ok=True)

@@ -49,10 +49,10 @@ def join_late(simulation: Simulation, late: Sequence[SiteSplit]) -> dict[str, Me
         model = _adopted_model(simulation, site)
         if simulation.method.trains:
             phase: Phase = "joint" if _is_local(simulation) else "head"
-            learner = simulation.learner(site.name, model, site.train)
+            learner = simulation.work.newcomer(site, model)
             for round_index in range(simulation.progress.round):
                 learner.train(round_index, phase)
-        results[site.name] = simulation.evaluate_model(model, site, site.test)
+        results[site.name] = simulation.work.evaluate_model(model, site, site.test, simulation.progress.round)
     return results
 
 

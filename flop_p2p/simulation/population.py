@@ -1,51 +1,87 @@
-"""All sites of a simulation in memory: bodies and heads as rows of two matrices, models as views into them."""
+"""All sites of a simulation in memory: bodies, heads and optimizers as rows of matrices, and one model for them all."""
 
 import copy
-from collections.abc import Sequence
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from flop_p2p.learning import Blueprint
-from flop_p2p.partial import bind, flatten
+from flop_p2p.config import TrainingSettings
+from flop_p2p.learning import Blueprint, Trainee
+from flop_p2p.partial import Binding, flatten
+from flop_p2p.simulation.memory import shared_tensor
 
 
 class Population:
-    """Models of ``sites`` sites, all with the blueprint's initial values.
+    """The state of ``sites`` sites, all with the blueprint's initial values.
+
+    Memory is the sum of the four attributes, and one model a process. Forked processes share them.
+
+    Args:
+        bodies_in: a folder for a file that holds the bodies instead of memory.
 
     Attributes:
         bodies: ``[sites, parameters]``, float32. What is exchanged, and nothing else.
         heads: ``[sites, head parameters]``, float32. Never mixed.
-        models: one a site; training one writes into its rows.
+        optimizers: ``[sites, state]``, float32; without columns where it is dropped after every round.
+        local: the integer buffers by name, ``[sites, ...]``.
     """
 
-    def __init__(self, blueprint: Blueprint, sites: int) -> None:
+    def __init__(
+        self, blueprint: Blueprint, sites: int, training: TrainingSettings, bodies_in: Path | None = None
+    ) -> None:
         self.split = blueprint.split
-        self.bodies = _repeat(flatten(blueprint.template, self.split.body), sites)
-        self.heads = _repeat(flatten(blueprint.template, self.split.head), sites)
-        self.models = [copy.deepcopy(blueprint.template) for _ in range(sites)]
-        for model, body, head in zip(self.models, self.bodies, self.heads, strict=True):
-            bind(model, self.split.body, body)
-            bind(model, self.split.head, head)
+        template = blueprint.template
+        body, head = flatten(template, self.split.body), flatten(template, self.split.head)
+        kept = training.optimizer_state == "keep"
+        numbers = Trainee(template, blueprint.head, training).optimizer.numbers if kept else 0
+        self.bodies = shared_tensor((sites, len(body)), torch.float32, body.device, bodies_in)
+        self.heads = shared_tensor((sites, len(head)), torch.float32, body.device)
+        self.optimizers = shared_tensor((sites, numbers), torch.float32, body.device)
+        self.bodies[:] = body
+        self.heads[:] = head
+        state = template.state_dict()
+        self.local = {name: _repeat(state[name], sites) for name in self.split.local}
 
     @property
     def body_bytes(self) -> int:
         """Bytes of one body on the wire."""
         return 4 * self.split.body.parameters
 
-    def local_buffers(self, site: int) -> dict[str, Tensor]:
-        """The integer buffers of one site's model, by name."""
-        state = self.models[site].state_dict()
-        return {name: state[name] for name in self.split.local}
-
-    def load(self, bodies: Tensor, heads: Tensor, local: Sequence[dict[str, Tensor]]) -> None:
-        """Take over values saved earlier, in place."""
-        self.bodies.copy_(bodies)
-        self.heads.copy_(heads)
-        for site, buffers in enumerate(local):
-            for name, buffer in self.local_buffers(site).items():
-                buffer.copy_(buffers[name])
+    def tensors(self) -> dict[str, Tensor]:
+        """All that changes, ``[sites, ...]`` each, by name."""
+        local = {f"local/{name}": buffers for name, buffers in self.local.items()}
+        return {"bodies": self.bodies, "heads": self.heads, "optimizers": self.optimizers, **local}
 
 
-def _repeat(vector: Tensor, sites: int) -> Tensor:
-    return torch.stack([vector] * sites)
+class Workbench:
+    """One model with its optimizer that takes turns at the sites of a population: its tensors are views of their rows.
+
+    A process has one, however many sites there are.
+    """
+
+    def __init__(self, population: Population, blueprint: Blueprint, training: TrainingSettings) -> None:
+        model = copy.deepcopy(blueprint.template)
+        self.trainee = Trainee(model, blueprint.head, training)
+        self._population = population
+        self._body = Binding(model, population.split.body)
+        self._head = Binding(model, population.split.head)
+        state = model.state_dict(keep_vars=True)
+        self._local = {name: state[name] for name in population.local}
+
+    def place(self, site: int) -> nn.Module:
+        """The model of one site, until the next call."""
+        population = self._population
+        self._body.to(population.bodies[site])
+        self._head.to(population.heads[site])
+        for name, buffer in self._local.items():
+            buffer.data = population.local[name][site]
+        if population.optimizers.shape[1]:
+            self.trainee.optimizer.bind(population.optimizers[site])
+        return self.trainee.model
+
+
+def _repeat(value: Tensor, sites: int) -> Tensor:
+    repeated = shared_tensor((sites, *value.shape), value.dtype, value.device)
+    repeated[:] = value
+    return repeated

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ def run_simulation(
     data: FederatedData | None = None,
     resume: bool = False,
     save_models: bool = True,
+    workers: int = 0,
+    bodies_in: Path | None = None,
     on_round: Callable[[RoundReport], None] | None = None,
 ) -> dict[str, Any]:
     """Simulate one method, topology and seed, write ``directory`` and return its summary.
@@ -47,6 +50,8 @@ def run_simulation(
     Args:
         data: what `load_data` gives for these settings, if it was loaded already.
         resume: go on with an interrupted run; the result is that of an uninterrupted one.
+        workers: processes that train and evaluate; 0 takes one a core. Figures do not depend on it.
+        bodies_in: a folder for a file that holds the bodies instead of memory while the run lasts.
         on_round: called after each round.
 
     Raises:
@@ -58,10 +63,13 @@ def run_simulation(
     try:
         data = load_data(settings) if data is None else data
         present, late = draw_late_sites(settings, data.sites)
-        simulation = Simulation(settings, data, present)  # settings that cannot run leave no directory behind
+        # before the directory is made: settings that cannot run leave none behind
+        simulation = Simulation(settings, data, present, workers=workers, bodies_in=bodies_in)
         files = RunDirectory(directory, settings, resume)
-        finished = files.summary()
-        return _Run(simulation, files).complete(late, save_models, on_round) if finished is None else finished
+        if (finished := files.summary()) is not None:
+            return finished
+        with closing(simulation):
+            return _Run(simulation, files).complete(late, save_models, on_round)
     finally:
         torch.set_num_threads(threads)
 
@@ -92,11 +100,10 @@ class _Run:
                 if self._is_checkpoint_due():
                     self._save()
         simulation = self.simulation
-        pooled = simulation.evaluate_all(simulation.pooled_test)
+        pooled = simulation.evaluate_pooled()
         late_metrics = join_late(simulation, late)
         if save_models:
-            names = [learner.name for learner in simulation.learners]
-            self.directory.save_models(simulation.population, names)
+            self.directory.save_models(simulation.blueprint.split, simulation.names, simulation.work.model)
         self._tick()
         summary = summarize(simulation, self._lines, pooled, late_metrics)
         self.directory.finish(summary)

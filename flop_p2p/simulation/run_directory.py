@@ -2,16 +2,18 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import tomli_w
+from torch import nn
 
 from flop_p2p.config import ExperimentSettings, first_difference, read_toml, validate
 from flop_p2p.errors import RunError
-from flop_p2p.partial import save_model
-from flop_p2p.simulation.population import Population
+from flop_p2p.partial import Split, save_model
+from flop_p2p.simulation.checkpoint import remove_checkpoint
 from flop_p2p.writing import write_text, writing
 
 Line = dict[str, Any]
@@ -29,7 +31,7 @@ class RunDirectory:
 
     def __init__(self, path: Path, settings: ExperimentSettings, resume: bool) -> None:
         self.path = path
-        self.checkpoint = path / "checkpoint.safetensors"
+        self.checkpoint = path / "checkpoint.json"
         try:
             if (path / "config.toml").exists():
                 self._reopen(settings, resume)
@@ -94,20 +96,25 @@ class RunDirectory:
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the summary, last of all, and remove the checkpoint."""
         write_text(self.path / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
-        self.checkpoint.unlink(missing_ok=True)
+        remove_checkpoint(self.checkpoint)
 
-    def save_models(self, population: Population, sites: Sequence[str]) -> None:
-        """Write each site's whole model, body and head, to `models/`."""
+    def save_models(self, split: Split, sites: Sequence[str], model_of: Callable[[int], nn.Module]) -> None:
+        """Write each site's whole model, body and head, to `models/`.
+
+        Args:
+            model_of: the model of the site at a position, asked for one after the other.
+        """
         folder = self.path / "models"
         with writing(folder):
             folder.mkdir(exist_ok=True)
-        for model, site, name in zip(population.models, sites, file_names(sites), strict=True):
+        for position, (site, name) in enumerate(zip(sites, file_names(sites), strict=True)):
             path = folder / f"{name}.safetensors"
             with writing(path):
-                save_model(path, model, population.split, site)
+                save_model(path, model_of(position), split, site)
 
 
 def file_names(sites: Sequence[str]) -> list[str]:
     """A distinct file name for every site, in letters, digits, dots and dashes."""
     names = [re.sub(r"[^A-Za-z0-9.]+", "-", site).strip("-.") or "site" for site in sites]
-    return [name if names.count(name) == 1 else f"{name}-{index}" for index, name in enumerate(names, 1)]
+    counts = Counter(names)
+    return [name if counts[name] == 1 else f"{name}-{index}" for index, name in enumerate(names, 1)]

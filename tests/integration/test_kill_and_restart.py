@@ -51,7 +51,9 @@ def test_a_killed_node_is_missed_on_time_and_comes_back(daemons: Callable[..., A
 
 
 def test_ten_kills_leave_no_corrupt_checkpoint(daemons: Callable[..., Any]) -> None:
-    federation = daemons({"data.sites": 2, "topology.name": "full", "training.rounds": 100_000, "training.local_steps": 2})
+    rounds = 100_000  # so many that the other one does not come to its end meanwhile
+    settings = {"data.sites": 2, "topology.name": "full", "training.rounds": rounds, "training.local_steps": 2}
+    federation = daemons(settings)
     draw = random.Random(5)
     federation.start("hospital-1")
     completed = -1

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from flop_p2p.config import TrainingSettings
-from flop_p2p.learning import Learner, Partway, Phase, Samples, optimizer_tensors, predict, restore_optimizer
+from flop_p2p.learning import Learner, Partway, Phase, Samples, Trainee, predict
 
 MakeSamples = Callable[..., Samples]
 StateOf = Callable[[nn.Module], dict[str, Tensor]]
@@ -37,7 +37,7 @@ def network() -> nn.Module:
 
 def learner(model: nn.Module, samples: Samples, **settings: object) -> Learner:
     values = TrainingSettings(**{"batch_size": 8, "lr": 0.05, "rounds": 3, **settings})  # type: ignore[arg-type]
-    return Learner("north", model, HEAD, samples, np.arange(len(samples.labels)), values, 7)
+    return Learner("north", Trainee(model, HEAD, values), samples, np.arange(len(samples.labels)), values, 7)
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
@@ -46,7 +46,8 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 def everything(training: Learner) -> dict[str, Tensor]:
     """Model and optimizer, copied."""
-    state = {**training.model.state_dict(), **optimizer_tensors(training.optimizer, "optimizer/")}
+    trainee = training.trainee
+    state = {**trainee.model.state_dict(), "optimizer": trainee.optimizer.state}
     return {name: tensor.detach().clone() for name, tensor in state.items()}
 
 
@@ -66,7 +67,7 @@ def test_a_pause_after_every_step_changes_nothing(phase: Phase, settings: dict[s
         while not isinstance(result, float):
             result = paused.train_partly(round_index, phase, result, lambda: True)
             torch.rand(3)  # something else draws from the same generator in between,
-            predict(paused.model, samples, np.arange(4))  # and leaves the model in evaluation mode
+            predict(paused.trainee.model, samples, np.arange(4))  # and leaves the model in evaluation mode
             pauses += isinstance(result, Partway)
         assert pauses == STEPS - 1
         assert result == expected
@@ -93,8 +94,8 @@ def test_another_process_goes_on_exactly(
     assert partway.step == stop
     stored = copy.deepcopy(partway)
     second = learner(network(), samples, **settings)  # nothing of the first is left but what a checkpoint holds
-    second.model.load_state_dict(first.model.state_dict())
-    restore_optimizer(second.optimizer, "optimizer/", copy.deepcopy(optimizer_tensors(first.optimizer, "optimizer/")))
+    second.trainee.model.load_state_dict(first.trainee.model.state_dict())
+    second.trainee.optimizer.state.copy_(first.trainee.optimizer.state)
     torch.manual_seed(99)
     assert second.train_partly(1, phase, stored, lambda: False) == expected
     assert same(everything(whole), everything(second))

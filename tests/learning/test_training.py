@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from flop_p2p.config import TrainingSettings
 from flop_p2p.errors import TrainingError
-from flop_p2p.learning import Learner, Phase, Samples, evaluate_logits, log_prior, predict
+from flop_p2p.learning import Learner, Phase, Samples, Trainee, evaluate_logits, log_prior, predict
 from flop_p2p.partial import bind, flatten, split_model
 
 MakeSamples = Callable[..., Samples]
@@ -24,16 +25,20 @@ LABELS = [0, 1, 2] * 12
 
 
 def learner(model: nn.Module, samples: Samples, name: str = "north", seed: int = 0, **settings: object) -> Learner:
-    values = {"batch_size": 8, "lr": 0.05, **settings}
-    return Learner(
-        name,
-        model,
-        HEAD,
-        samples,
-        np.arange(len(samples.labels)),
-        TrainingSettings(**values),
-        seed,  # type: ignore[arg-type]
-    )
+    values = TrainingSettings(**{"batch_size": 8, "lr": 0.05, **settings})  # type: ignore[arg-type]
+    return Learner(name, Trainee(model, HEAD, values), samples, np.arange(len(samples.labels)), values, seed)
+
+
+def after_each_step(training: Learner, monkeypatch: pytest.MonkeyPatch, hook: Callable[[float], None]) -> None:
+    """Call ``hook`` with the learning rate after every gradient step."""
+    optimizer = training.trainee.optimizer
+    step = optimizer.step
+
+    def watched(lr: float) -> None:
+        step(lr)
+        hook(lr)
+
+    monkeypatch.setattr(optimizer, "step", watched)
 
 
 def changed(before: State, model: nn.Module) -> set[str]:
@@ -65,7 +70,9 @@ def test_the_same_seed_gives_the_same_weights(samples: Samples, norm_net: Make, 
     for global_seed in (1, 2):
         model = norm_net()
         model.insert(3, nn.Dropout(0.5))
-        training = Learner("north", model, ("4.weight", "4.bias"), samples, np.arange(36), TrainingSettings(), 7)
+        settings = TrainingSettings()
+        trainee = Trainee(model, ("4.weight", "4.bias"), settings)
+        training = Learner("north", trainee, samples, np.arange(36), settings, 7)
         torch.manual_seed(global_seed)
         losses = [training.train(round_index) for round_index in range(2)]
         results.append((losses, state_of(model)))
@@ -138,7 +145,7 @@ def test_head_phase_leaves_body_parameters_bit_for_bit(
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def phases(model: nn.Module, training: Learner) -> list[set[str]]:
+def phases(model: nn.Module, training: Learner, monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
     """Which parameters each gradient step of an alternating round changed."""
     steps: list[set[str]] = []
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
@@ -147,7 +154,7 @@ def phases(model: nn.Module, training: Learner) -> list[set[str]]:
         steps.append({name for name, value in model.named_parameters() if not torch.equal(value, before[name])})
         before.update((name, value.detach().clone()) for name, value in model.named_parameters())
 
-    training.optimizer.register_step_post_hook(after_step)
+    after_each_step(training, monkeypatch, after_step)
     training.train(0, "alternating")
     return steps
 
@@ -155,11 +162,17 @@ def phases(model: nn.Module, training: Learner) -> list[set[str]]:
 @pytest.mark.parametrize(("batch_size", "head_steps", "body_steps"), [(6, 3, 3), (8, 3, 2), (18, 1, 1), (36, 1, 0)])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_alternating_trains_the_head_first_and_then_the_body(
-    optimizer: str, batch_size: int, head_steps: int, body_steps: int, samples: Samples, norm_net: Make
+    optimizer: str,
+    batch_size: int,
+    head_steps: int,
+    body_steps: int,
+    samples: Samples,
+    norm_net: Make,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = norm_net()
     training = learner(model, samples, batch_size=batch_size, optimizer=optimizer, weight_decay=0.01)
-    assert phases(model, training) == [set(HEAD)] * head_steps + [set(BODY)] * body_steps
+    assert phases(model, training, monkeypatch) == [set(HEAD)] * head_steps + [set(BODY)] * body_steps
 
 
 @pytest.mark.parametrize("phase", ["joint", "alternating", "head"])
@@ -194,16 +207,38 @@ def test_optimizer_state_kept_or_reset(optimizer: str, samples: Samples, norm_ne
     assert not same(states["keep"], states["reset"])
 
 
-def test_schedule_sets_the_learning_rate(samples: Samples, norm_net: Make) -> None:
-    training = learner(norm_net(), samples, lr=0.04, schedule="step:2:0.5", rounds=6)
-    rates = []
+def test_schedule_sets_the_learning_rate(samples: Samples, norm_net: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = learner(norm_net(), samples, lr=0.04, schedule="step:2:0.5", rounds=6, local_steps=1)
+    rates: list[float] = []
+    after_each_step(training, monkeypatch, rates.append)
     for round_index in range(6):
         training.train(round_index)
-        rates.append(training.optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([0.04, 0.04, 0.02, 0.02, 0.01, 0.01])
-    cosine = learner(norm_net(), samples, lr=0.04, schedule="cosine", rounds=4)
+    cosine = learner(norm_net(), samples, lr=0.04, schedule="cosine", rounds=4, local_steps=1)
+    after_each_step(cosine, monkeypatch, rates.append)
     cosine.train(2)
-    assert cosine.optimizer.param_groups[0]["lr"] == pytest.approx(0.02)
+    assert rates[6:] == pytest.approx([0.02])
+
+
+@pytest.mark.parametrize("how", [{}, {"momentum": 0.0}, {"optimizer": "adam"}, {"optimizer": "adamw"}])
+def test_steps_are_those_of_the_optimizers_of_torch(
+    how: dict[str, Any], samples: Samples, norm_net: Make, state_of: StateOf
+) -> None:
+    model, reference = norm_net(), norm_net()
+    settings = TrainingSettings(**how, batch_size=8, weight_decay=0.1, lr=0.05)
+    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    extra = {"momentum": settings.momentum} if settings.optimizer == "sgd" else {}
+    expected = kinds[settings.optimizer](reference.parameters(), lr=0.05, weight_decay=0.1, fused=True, **extra)
+    optimizer = Trainee(model, HEAD, settings).optimizer
+    for start in range(0, 32, 8):
+        inputs, labels = samples.batch(torch.arange(start, start + 8))
+        for net in (model, reference):
+            nn.functional.cross_entropy(net(inputs), labels).backward()
+        optimizer.step(0.05)
+        expected.step()
+        optimizer.clear_gradients()
+        expected.zero_grad()
+    assert same(state_of(model), state_of(reference))
 
 
 def test_a_loss_that_is_not_finite_names_site_and_round(samples: Samples, norm_net: Make) -> None:
@@ -277,23 +312,19 @@ def test_only_the_sites_own_samples_are_read(make_samples: MakeSamples, norm_net
         own = np.arange(0, 36, 2)
         if spoil:
             samples.inputs[1::2] = torch.nan
-        Learner("north", model, HEAD, samples, own, TrainingSettings(batch_size=4), 0).train(0)
+        settings = TrainingSettings(batch_size=4)
+        Learner("north", Trainee(model, HEAD, settings), samples, own, settings, 0).train(0)
         states.append(state_of(model))
     assert same(*states)
 
 
-def test_the_number_of_steps_can_be_given(samples: Samples, norm_net: Make) -> None:
+def test_the_number_of_steps_can_be_given(samples: Samples, norm_net: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = TrainingSettings(local_steps=3, batch_size=4)
-    training = Learner("pooled", norm_net(), HEAD, samples, np.arange(36), settings, 0, steps=15)
-    count = 0
-
-    def step(*_: object) -> None:
-        nonlocal count
-        count += 1
-
-    training.optimizer.register_step_post_hook(step)
+    training = Learner("pooled", Trainee(norm_net(), HEAD, settings), samples, np.arange(36), settings, 0, steps=15)
+    rates: list[float] = []
+    after_each_step(training, monkeypatch, rates.append)
     training.train(0)
-    assert count == 15
+    assert len(rates) == 15
 
 
 class Watching(nn.Module):

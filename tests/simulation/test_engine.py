@@ -16,7 +16,7 @@ def train(simulation: Simulation, rounds: int) -> None:
     """Run rounds without evaluating them."""
     for _ in range(rounds):
         assert simulation.run_round(Never)
-        simulation.progress.losses = []
+        simulation.progress.trained = {}
 
 
 @pytest.mark.parametrize("weighting", ["uniform", "samples"])
@@ -49,10 +49,10 @@ def test_heads_are_bit_identical_through_mixing(simulation: Any, model: str, met
 
     def heads() -> list[bytes]:
         names = run.population.split.head.names
-        states = [net.state_dict() for net in run.population.models]
+        states = (run.work.model(row).state_dict() for row in range(3))  # one after the other: there is one model
         return [b"".join(state[name].numpy().tobytes() for name in names) for state in states]
 
-    mix, steps = run.exchange.mix, [learner.train for learner in run.learners]
+    mix, step = run.exchange.mix, run.work.train
 
     def watched_mix(bodies: torch.Tensor, round_index: int) -> None:
         before = heads()
@@ -62,14 +62,12 @@ def test_heads_are_bit_identical_through_mixing(simulation: Any, model: str, met
         assert not torch.equal(bodies, untouched), "mixing must have changed the bodies"
         seen.append(before)
 
-    for site, (learner, step) in enumerate(zip(run.learners, steps, strict=True)):
+    def watched_train(row: int, index: int, phase: Any) -> tuple[float, float]:
+        if seen:
+            assert heads()[row] == seen[-1][row]
+        return step(row, index, phase)
 
-        def watched_train(index: int, phase: Any, step: Any = step, site: int = site) -> float:
-            if seen:
-                assert heads()[site] == seen[-1][site]
-            return float(step(index, phase))
-
-        learner.train = watched_train
+    run.work.train = watched_train
     run.exchange.mix = watched_mix
     train(run, 2)
     assert len(seen) == 2
@@ -82,8 +80,8 @@ def test_the_mixed_matrix_holds_the_body_and_nothing_else(simulation: Any) -> No
     population = run.population
     assert population.bodies.shape == (4, population.split.body.parameters)
     assert not set(population.split.body.names) & set(population.split.head.names)
-    for row, model in zip(population.bodies, population.models, strict=True):
-        state = model.state_dict()
+    for site, row in enumerate(population.bodies):
+        state = run.work.model(site).state_dict()
         addresses = {state[name].untyped_storage().data_ptr() for name in population.split.body.names}
         assert addresses == {row.untyped_storage().data_ptr()}
         heads = {state[name].untyped_storage().data_ptr() for name in population.split.head.names}
@@ -97,7 +95,7 @@ def test_a_renamed_private_glob_is_an_error(simulation: Any) -> None:
 
 
 def test_all_methods_start_from_the_same_weights(simulation: Any) -> None:
-    states = [simulation(method=name).population.models[0].state_dict() for name in METHODS]
+    states = [simulation(method=name).work.model(0).state_dict() for name in METHODS]
     for state in states[1:]:
         assert all(torch.equal(state[name], value) for name, value in states[0].items())
 
@@ -108,14 +106,13 @@ def test_methods_take_the_same_number_of_gradient_steps(simulation: Any, overrid
     for name in METHODS:
         run = simulation(method=name, data__partition="quantity:5", **overrides)
         steps = [0]
-        for learner in run.learners:
-            original = learner.optimizer.step
+        optimizer = run.work.learners[0].trainee.optimizer  # all have the same
 
-            def counted(*arguments: Any, original: Any = original, steps: list[int] = steps) -> Any:
-                steps[0] += 1
-                return original(*arguments)
+        def counted(lr: float, original: Any = optimizer.step, steps: list[int] = steps) -> None:
+            steps[0] += 1
+            original(lr)
 
-            learner.optimizer.step = counted
+        optimizer.step = counted
         train(run, 3)
         counts[name] = steps[0]
     assert counts.pop("majority") == 0
@@ -134,7 +131,7 @@ def test_fedavg_leaves_all_sites_with_one_model(simulation: Any) -> None:
 def test_fedavg_ft_trains_only_the_head_in_its_last_round(simulation: Any) -> None:
     run = simulation(method="fedavg-ft")
     train(run, 2)
-    state = run.population.models[0].state_dict()
+    state = run.work.model(0).state_dict()
     before = {name: value.clone() for name, value in state.items()}
     sent = list(run.progress.messages)
     train(run, 1)
@@ -151,7 +148,7 @@ def test_majority_predicts_the_most_frequent_class(simulation: Any) -> None:
     for position, site in enumerate(run.sites):
         labels = run.samples.labels.numpy()
         most = np.bincount(labels[site.train]).argmax()
-        metrics = run.evaluate(position, site.test)
+        metrics = run.work.evaluate(position, 3)["test"]
         assert metrics["accuracy"] == pytest.approx(float((labels[site.test] == most).mean()))
 
 
@@ -180,7 +177,7 @@ def test_an_unknown_device_is_refused(simulation: Any) -> None:
 def test_batch_norm_can_stay_at_the_site(simulation: Any) -> None:
     run = simulation(model__name="resnet18", model__batch_norm="private", data__limit_images=60, data__sites=2)
     train(run, 1)
-    first, second = (model.state_dict() for model in run.population.models)
+    first, second = ({k: v.clone() for k, v in run.work.model(row).state_dict().items()} for row in range(2))
     assert not torch.equal(first["bn1.running_mean"], second["bn1.running_mean"])
     assert int(first["bn1.num_batches_tracked"]) > 0
     assert torch.equal(first["conv1.weight"], second["conv1.weight"])
@@ -190,6 +187,6 @@ def test_fedavg_with_private_batch_norm_is_fedbn(simulation: Any) -> None:
     overrides = {"model__name": "resnet18", "data__limit_images": 60, "data__sites": 2}
     run = simulation(method="fedavg", model__batch_norm="private", **overrides)
     train(run, 1)
-    first, second = (model.state_dict() for model in run.population.models)
+    first, second = ({k: v.clone() for k, v in run.work.model(row).state_dict().items()} for row in range(2))
     assert not torch.equal(first["bn1.weight"], second["bn1.weight"])
     assert torch.equal(first["fc.weight"], second["fc.weight"])

@@ -21,9 +21,9 @@ def late_model(experiment: Any, monkeypatch: pytest.MonkeyPatch, method: str) ->
     run = Simulation(settings, data, present)
     for _ in range(2):
         run.run_round(lambda: False)
-        run.progress.losses = []
+        run.progress.trained = {}
     models = []
-    monkeypatch.setattr(run, "evaluate_model", lambda model, site, indices: models.append(model) or {})
+    monkeypatch.setattr(run.work, "evaluate_model", lambda model, *_: models.append(model) or {})
     assert list(join_late(run, late)) == [late[0].name]
     return run, models[0]
 

@@ -12,25 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file
+from run_files import lines_without_seconds, models
 
 from flop_p2p.errors import Interrupted, RunError
 from flop_p2p.simulation import METHODS, run, run_simulation
-
-
-def lines_without_seconds(directory: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl` but for the measured time."""
-    lines = [json.loads(text) for text in (directory / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
-
-
-def models(directory: Path) -> dict[str, bytes]:
-    """Every saved tensor of every site."""
-    return {
-        f"{path.name}/{name}": value.numpy().tobytes()
-        for path in sorted((directory / "models").iterdir())
-        for name, value in load_file(path).items()
-    }
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, asked: int) -> None:
@@ -108,13 +93,13 @@ def test_resumed_equals_uninterrupted(
         stop_after(patch, asked)
         with pytest.raises(Interrupted, match="--resume"):
             run_simulation(settings, tmp_path / "parts")
-    assert (tmp_path / "parts" / "checkpoint.safetensors").exists()
+    assert (tmp_path / "parts" / "checkpoint.json").exists()
     summary = run_simulation(settings, tmp_path / "parts", resume=True)
     assert lines_without_seconds(tmp_path / "parts") == lines_without_seconds(tmp_path / "whole")
     assert models(tmp_path / "parts") == models(tmp_path / "whole")
     whole = json.loads((tmp_path / "whole" / "summary.json").read_text())
     assert {**summary, "seconds": 0} == {**whole, "seconds": 0}
-    assert not (tmp_path / "parts" / "checkpoint.safetensors").exists()
+    assert not list((tmp_path / "parts").glob("checkpoint*"))
 
 
 def test_dropout_and_batch_norm_resume_exactly(
@@ -176,7 +161,9 @@ def test_a_foreign_directory_is_never_touched(experiment: Any, tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.doc"]
 
 
-@pytest.mark.parametrize("damage", ["checkpoint.safetensors", "metrics.jsonl", "missing lines"])
+@pytest.mark.parametrize(
+    "damage", ["checkpoint.json", "checkpoint-*", "missing part", "metrics.jsonl", "missing lines"]
+)
 def test_damaged_files_are_named(experiment: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
     with monkeypatch.context() as patch:
         stop_after(patch, 8)
@@ -184,8 +171,10 @@ def test_damaged_files_are_named(experiment: Any, tmp_path: Path, monkeypatch: p
             run_simulation(experiment(), tmp_path / "run")
     if damage == "missing lines":
         (tmp_path / "run" / "metrics.jsonl").write_text("")
+    elif damage == "missing part":
+        next((tmp_path / "run").glob("checkpoint-*")).unlink()
     else:
-        path = tmp_path / "run" / damage
+        path = next((tmp_path / "run").glob(damage))
         path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(RunError, match=r"checkpoint|metrics\.jsonl"):
         run_simulation(experiment(), tmp_path / "run", resume=True)

@@ -1,0 +1,137 @@
+"""What is computed for one site at a time: training and evaluation. Every worker process can do all of it."""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from torch import nn
+
+from flop_p2p.config import ExperimentSettings
+from flop_p2p.data import SiteSplit
+from flop_p2p.errors import TrainingError
+from flop_p2p.learning import (
+    Blueprint,
+    Learner,
+    Metrics,
+    Phase,
+    Samples,
+    Trainee,
+    predict,
+    score,
+    steps_of_round,
+)
+from flop_p2p.simulation.methods import Method
+from flop_p2p.simulation.population import Population, Workbench
+
+
+class Work:
+    """The jobs of a simulation, each for one site. What they return is plain enough to be sent by a worker.
+
+    Args:
+        sites: those that take part, in the order of the population's rows; with a pooled method there is one row.
+        pooled_test: positions of the pooled test split.
+
+    Attributes:
+        learners: one for each row of the population.
+    """
+
+    def __init__(
+        self,
+        settings: ExperimentSettings,
+        method: Method,
+        samples: Samples,
+        blueprint: Blueprint,
+        population: Population,
+        sites: Sequence[SiteSplit],
+        pooled_test: np.ndarray,
+    ) -> None:
+        self._settings, self._method, self._samples, self._blueprint = settings, method, samples, blueprint
+        self._sites, self._pooled_test = sites, pooled_test
+        self._bench = Workbench(population, blueprint, settings.training)
+        self.learners = self._build_learners()
+        self._predicted: tuple[int, int, np.ndarray | None] | None = None
+
+    def _build_learners(self) -> list[Learner]:
+        trainee = self._bench.trainee
+        if self._method.pooled:
+            everything = np.concatenate([site.train for site in self._sites])
+            steps = sum(steps_of_round(len(site.train), self._settings.training) for site in self._sites)
+            return [self._learner("pooled", trainee, everything, steps)]
+        return [self._learner(site.name, trainee, site.train) for site in self._sites]
+
+    def _learner(self, name: str, trainee: Trainee, indices: np.ndarray, steps: int | None = None) -> Learner:
+        settings = self._settings
+        return Learner(name, trainee, self._samples, indices, settings.training, settings.seed, steps)
+
+    def newcomer(self, site: SiteSplit, model: nn.Module) -> Learner:
+        """A learner of a site outside the population."""
+        trainee = Trainee(model, self._blueprint.head, self._settings.training)
+        return self._learner(site.name, trainee, site.train)
+
+    def model(self, row: int) -> nn.Module:
+        """The model of one row of the population, until another is asked for."""
+        return self._bench.place(row)
+
+    def train(self, row: int, round_index: int, phase: Phase) -> tuple[float, float]:
+        """Train one row for a round, counted from 0: mean loss, and seconds.
+
+        Raises:
+            TrainingError: training diverged.
+        """
+        start = time.perf_counter()
+        self.model(row)
+        loss = self.learners[row].train(round_index, phase)
+        return loss, time.perf_counter() - start
+
+    def evaluate(self, position: int, round_index: int) -> dict[str, Metrics | None]:
+        """How good the model of one site is on its own ``validation`` and ``test`` samples; None where there are none.
+
+        Raises:
+            TrainingError: the model predicts NaN or infinite values.
+        """
+        site = self._sites[position]
+        parts = {"validation": site.validation, "test": site.test}
+        model = self._model_of(position)
+        return {
+            part: self.evaluate_model(model, site, indices, round_index) if len(indices) else None
+            for part, indices in parts.items()
+        }
+
+    def evaluate_pooled(self, position: int, round_index: int) -> Metrics:
+        """How good the model of one site is on the pooled test split.
+
+        Raises:
+            TrainingError: the model predicts NaN or infinite values.
+        """
+        site, row = self._sites[position], self._row(position)
+        known = self._predicted
+        if known is None or known[:2] != (row, round_index):  # sites may have one model in common
+            logits = self._predict(self._model_of(position), site, self._pooled_test, round_index)
+            known = self._predicted = (row, round_index, logits)
+        return self._score(known[2], site, self._pooled_test)
+
+    def evaluate_model(self, model: nn.Module, site: SiteSplit, indices: np.ndarray, round_index: int) -> Metrics:
+        """How good ``model`` is on the samples at ``indices``, with the class prior of ``site``.
+
+        Raises:
+            TrainingError: the model predicts NaN or infinite values.
+        """
+        return self._score(self._predict(model, site, indices, round_index), site, indices)
+
+    def _row(self, position: int) -> int:
+        return 0 if self._method.pooled else position
+
+    def _model_of(self, position: int) -> nn.Module:
+        return self.model(self._row(position))
+
+    def _score(self, logits: np.ndarray | None, site: SiteSplit, indices: np.ndarray) -> Metrics:
+        return score(logits, self._samples, indices, site.train, self._settings.training)
+
+    def _predict(self, model: nn.Module, site: SiteSplit, indices: np.ndarray, round_index: int) -> np.ndarray | None:
+        """The logits of a model; None for the method that has none to ask."""
+        if not self._method.trains:
+            return None
+        try:
+            return predict(model, self._samples, indices)
+        except TrainingError as error:
+            raise TrainingError(f"site {site.name}, round {round_index}: {error}") from error
