@@ -26,14 +26,14 @@ Part = dict[str, Any]  # file: its name; sites: names of its rows, in order
 class Progress:
     """How far a run is.
 
-    messages: bodies sent plus received so far, a participant.
+    traffic: bytes of bodies sent plus received so far, a participant.
     last_round: the round after which the run ends; early stopping lowers it.
     round: completed rounds.
     trained: mean training loss and seconds of the sites that already trained in the round under way, by name.
     seconds: spent so far, by purpose.
     """
 
-    messages: list[int]
+    traffic: list[int]
     last_round: int
     round: int = 0
     trained: dict[str, tuple[float, float]] = field(default_factory=dict)

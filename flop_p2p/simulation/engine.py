@@ -70,6 +70,7 @@ class Simulation:
         self.exchange = build_exchange(self.method, settings, [site.name for site in sites], counts)
         rows = 1 if self.method.pooled else len(sites)
         self.population = Population(self.blueprint, rows, settings.training, bodies_in)
+        self.population.exchanged = self.exchange.state(self.population.bodies)
         self.work = Work(
             settings, self.method, self.samples, self.blueprint, self.population, self.sites, self.pooled_test
         )
@@ -117,7 +118,8 @@ class Simulation:
         start = time.perf_counter()
         if not self._fine_tunes(round_index):
             self.exchange.mix(self.population.bodies, round_index)
-            progress.messages = (self.exchange.messages(round_index) + progress.messages).tolist()
+            size = self.exchange.message_bytes(self.population.split.body.parameters, round_index)
+            progress.traffic = (self.exchange.messages(round_index) * size + progress.traffic).tolist()
         progress.seconds["mixing"] += time.perf_counter() - start
         progress.round += 1
         return True
@@ -185,8 +187,8 @@ class Simulation:
 
     def bytes_total(self) -> int:
         """Bytes of bodies sent so far by all participants; each counts once though two take part."""
-        return sum(self.progress.messages) // 2 * self.population.body_bytes
+        return sum(self.progress.traffic) // 2
 
     def bytes_busiest(self) -> int:
         """Bytes sent plus received so far by the busiest participant, a server included."""
-        return max(self.progress.messages) * self.population.body_bytes
+        return max(self.progress.traffic)

@@ -1,6 +1,6 @@
 """What happens to the bodies between two rounds of training: nothing, a server's average, or gossip.
 
-Traffic is counted in bytes of bodies sent; message headers are not simulated.
+Traffic is counted in bytes of bodies sent; message headers are not simulated. Only gossip is compressed.
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,17 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from flop_p2p.config import ExperimentSettings
+from flop_p2p.config import ExperimentSettings, GossipSettings
+from flop_p2p.gossip.compression import move, publish, rounding
 from flop_p2p.partial import mix_rows
 from flop_p2p.seeding import derive
 from flop_p2p.simulation.methods import Method
-from flop_p2p.simulation.mixing import average_in_place, mix_in_place, mixing_tensor
-from flop_p2p.topology import Schedule, build_schedule
+from flop_p2p.simulation.mixing import BLOCK_BYTES, average_in_place, mix_in_place, mixing_tensor
+from flop_p2p.topology import Schedule, build_schedule, check_compression
 from flop_p2p.topology.analysis import edges_between
+from flop_p2p.wire.encodings import AGREED, Numbers, encoded_bytes
 
+NUMBER_BYTES = 4  # float32
 FEW_NEIGHBOURS = 8  # weights a row, the own one included; with more the matrix product is much faster
 
 
@@ -37,8 +40,16 @@ class Exchange(Protocol):
     def messages(self, round_index: int) -> np.ndarray:
         """Bodies sent plus received in this round, a participant; the server comes last."""
 
+    def message_bytes(self, parameters: int, round_index: int) -> int:  # noqa: ARG002
+        """Bytes of one body of so many parameters in this round."""
+        return NUMBER_BYTES * parameters
 
-class NoExchange:
+    def state(self, bodies: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
+        """What it keeps from round to round beside ``bodies``, ``[sites, ...]`` each, by name; checkpoints hold it."""
+        return {}
+
+
+class NoExchange(Exchange):
     """Every site keeps its body."""
 
     doubly_stochastic: bool | None = None
@@ -58,7 +69,7 @@ class NoExchange:
         return np.zeros(self.participants, dtype=np.int64)
 
 
-class ServerExchange:
+class ServerExchange(Exchange):
     """A server averages the bodies of the sites that trained and hands the mean to all (McMahan et al. 2017).
 
     Args:
@@ -94,7 +105,7 @@ class ServerExchange:
         return messages
 
 
-class GossipExchange:
+class GossipExchange(Exchange):
     """Every site mixes what it receives from its neighbours: ``X <- W X``."""
 
     def __init__(self, schedule: Schedule) -> None:
@@ -124,16 +135,71 @@ class GossipExchange:
         return received + np.bincount(edges.indices, minlength=self.participants)
 
 
+class CompressedExchange(GossipExchange):
+    """Every site moves towards what it and its neighbours told of their bodies: ``X <- X + step * (W P - P)``.
+
+    P ``[sites, parameters]`` are the public bodies of `flop_p2p.gossip.compression`. They take as much memory as the
+    bodies, and with top-k they are kept from round to round.
+
+    Raises:
+        TopologyError: the schedule does not go with the compression.
+    """
+
+    def __init__(self, schedule: Schedule, gossip: GossipSettings, seed: int) -> None:
+        super().__init__(schedule)
+        check_compression(gossip, schedule)
+        self._gossip = gossip
+        self._seed = seed
+        self._public: Tensor | None = None
+
+    def state(self, bodies: Tensor) -> dict[str, Tensor]:
+        """With top-k the public bodies, ``[sites, parameters]``, on the CPU."""
+        if self._gossip.compression != "top-k":
+            return {}
+        self._public = torch.zeros(bodies.shape)
+        return {"public": self._public}
+
+    def mix(self, bodies: Tensor, round_index: int) -> None:
+        """Publish, then move towards the mixed public bodies: to the bit as the nodes would, where `mix_rows` does."""
+        own = bodies.cpu().numpy()
+        public = np.empty_like(own) if self._public is None else self._public.numpy()
+        self._publish(own, public, round_index)
+        width = max(1, BLOCK_BYTES // (4 * len(own)))
+        for start in range(0, own.shape[1], width):
+            block = slice(start, start + width)
+            mixed = torch.from_numpy(public[:, block].copy())
+            super().mix(mixed, round_index)
+            move(own[:, block], public[:, block], mixed.numpy(), self._gossip)
+        if bodies.device.type != "cpu":
+            bodies.copy_(torch.from_numpy(own))
+
+    def _publish(self, own: Numbers, public: Numbers, round_index: int) -> None:
+        """Replace each row of ``public``."""
+        known = self._gossip.compression == "top-k" and round_index > 0
+        for row, name in enumerate(self._schedule.sites):
+            draw = rounding(self._seed, name, round_index)
+            public[row] = publish(own[row], public[row] if known else None, self._gossip, draw).public
+
+    def message_bytes(self, parameters: int, round_index: int) -> int:
+        """Those of the encoding; with top-k the first message is a whole body."""
+        encodings = AGREED[self._gossip.compression]
+        return encoded_bytes(encodings[-1] if round_index else encodings[0], parameters, self._gossip.top_k)
+
+
 def build_exchange(
     method: Method, settings: ExperimentSettings, sites: Sequence[str], samples: Sequence[int]
 ) -> Exchange:
     """The exchange of ``method`` over ``sites`` with so many training ``samples`` each.
 
     Raises:
-        TopologyError: the topology does not exist for these sites or cannot be weighted by samples.
+        TopologyError: the topology does not exist for these sites, cannot be weighted by samples, or does not go with
+            the compression.
     """
     if method.exchange == "gossip":
-        return GossipExchange(build_schedule(settings.topology, sites, samples, settings.seed))
+        schedule = build_schedule(settings.topology, sites, samples, settings.seed)
+        if settings.gossip.compression != "none":
+            return CompressedExchange(schedule, settings.gossip, settings.seed)
+        return GossipExchange(schedule)
     if method.exchange == "server":
         weights = samples if settings.topology.weighting == "samples" else [1] * len(sites)
         return ServerExchange(weights, settings.training.participation, settings.seed)

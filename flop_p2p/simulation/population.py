@@ -15,7 +15,7 @@ from flop_p2p.simulation.memory import shared_tensor
 class Population:
     """The state of ``sites`` sites, all with the blueprint's initial values.
 
-    Memory is the sum of the four attributes, and one model a process. Forked processes share them.
+    Memory is the sum of the attributes, and one model a process. Forked processes share them.
 
     Args:
         bodies_in: a folder for a file that holds the bodies instead of memory.
@@ -25,6 +25,7 @@ class Population:
         heads: ``[sites, head parameters]``, float32. Never mixed.
         optimizers: ``[sites, state]``, float32; without columns where it is dropped after every round.
         local: the integer buffers by name, ``[sites, ...]``.
+        exchanged: what the exchange keeps from round to round, likewise.
     """
 
     def __init__(
@@ -42,16 +43,13 @@ class Population:
         self.heads[:] = head
         state = template.state_dict()
         self.local = {name: _repeat(state[name], sites) for name in self.split.local}
-
-    @property
-    def body_bytes(self) -> int:
-        """Bytes of one body on the wire."""
-        return 4 * self.split.body.parameters
+        self.exchanged: dict[str, Tensor] = {}
 
     def tensors(self) -> dict[str, Tensor]:
         """All that changes, ``[sites, ...]`` each, by name."""
         local = {f"local/{name}": buffers for name, buffers in self.local.items()}
-        return {"bodies": self.bodies, "heads": self.heads, "optimizers": self.optimizers, **local}
+        own = {"bodies": self.bodies, "heads": self.heads, "optimizers": self.optimizers}
+        return {**own, **local, **self.exchanged}
 
 
 class Workbench:

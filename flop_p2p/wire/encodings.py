@@ -17,11 +17,12 @@ Encoding = Literal["float32", "bfloat16", "int8", "top-k"]
 Numbers = NDArray[np.float32]  # [parameters]
 Bytes = NDArray[np.uint8]  # [bytes]
 
+# what may be sent: the first to whoever holds no body yet, the last to all others
 AGREED: dict[Compression, tuple[Encoding, ...]] = {
     "none": ("float32",),
     "bfloat16": ("bfloat16",),
     "int8": ("int8",),
-    "top-k": ("float32", "top-k"),  # changes need a body that they change
+    "top-k": ("float32", "top-k"),
 }
 BLOCK = 1024  # numbers of int8 that share a scale
 SPAN = 64 * BLOCK  # numbers worked on at a time: they stay in the processor's cache

@@ -133,11 +133,11 @@ def test_fedavg_ft_trains_only_the_head_in_its_last_round(simulation: Any) -> No
     train(run, 2)
     state = run.work.model(0).state_dict()
     before = {name: value.clone() for name, value in state.items()}
-    sent = list(run.progress.messages)
+    sent = list(run.progress.traffic)
     train(run, 1)
     changed = {name for name, value in state.items() if not torch.equal(value, before[name])}
     assert changed == {"head.weight", "head.bias"}
-    assert run.progress.messages == sent
+    assert run.progress.traffic == sent
     with pytest.raises(ConfigError, match="rounds 2"):
         simulation(method="fedavg-ft", training__rounds=1)
 
@@ -158,6 +158,14 @@ def test_bytes_of_a_ring(simulation: Any) -> None:
     body = 4 * run.population.split.body.parameters
     assert run.bytes_total() == 3 * 4 * 2 * body
     assert run.bytes_busiest() == 3 * 4 * body
+
+
+def test_bytes_of_a_ring_with_changes_alone(simulation: Any) -> None:
+    run = simulation(gossip__compression="top-k")
+    train(run, 3)
+    parameters = run.population.split.body.parameters
+    assert run.bytes_total() == 4 * 2 * (4 * parameters + 2 * 6 * round(parameters / 100))
+    assert run.bytes_busiest() == run.bytes_total() // 2
 
 
 def test_rounds_can_be_evaluated_seldom(simulation: Any) -> None:

@@ -67,6 +67,58 @@ def test_sample_weights_reach_server_and_gossip_alike(experiment: Any) -> None:
     torch.testing.assert_close(bodies, other)
 
 
+@pytest.mark.parametrize(
+    ("compression", "sizes"),
+    [
+        ("none", [4000, 4000, 4000]),
+        ("bfloat16", [2000, 2000, 2000]),
+        ("int8", [1004, 1004, 1004]),
+        ("top-k", [4000, 60, 60]),  # whole bodies first
+    ],
+)
+def test_a_message_takes_what_its_encoding_takes(experiment: Any, compression: str, sizes: list[int]) -> None:
+    settings = experiment(topology__name="ring", gossip__compression=compression)
+    gossip = build_exchange(METHODS["p2p-flop"], settings, NAMES, [1, 2, 3, 4])
+    server = build_exchange(METHODS["flop"], settings, NAMES, [1, 2, 3, 4])
+    assert [gossip.message_bytes(1000, index) for index in range(3)] == sizes
+    assert server.message_bytes(1000, 1) == 4000
+
+
+@pytest.mark.parametrize("compression", ["bfloat16", "int8", "top-k"])
+@pytest.mark.parametrize("weighting", ["uniform", "samples"])
+def test_compressed_gossip_keeps_the_weighted_mean_and_mixes(experiment: Any, compression: str, weighting: str) -> None:
+    settings = experiment(topology__name="ring", topology__weighting=weighting, gossip__compression=compression)
+    samples = [1, 2, 3, 4]
+    exchange = build_exchange(METHODS["p2p-flop"], settings, NAMES, samples)
+    before = torch.from_numpy(np.random.default_rng(0).normal(size=(4, 2000)).astype(np.float32))
+    bodies = before.clone()
+    state = exchange.state(bodies)
+    for round_index in range(3):
+        exchange.mix(bodies, round_index)
+    weights = torch.tensor(samples if weighting == "samples" else [1, 1, 1, 1], dtype=torch.float32)
+    torch.testing.assert_close(weights @ bodies, weights @ before, atol=1e-4, rtol=0)
+    assert (bodies - bodies.mean(dim=0)).norm() < 0.9 * (before - before.mean(dim=0)).norm()
+    assert list(state) == (["public"] if compression == "top-k" else [])
+
+
+def test_wide_bodies_are_mixed_block_by_block(experiment: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for block_bytes in (8 << 20, 4 * 4 * 700):
+        monkeypatch.setattr("flop_p2p.simulation.exchange.BLOCK_BYTES", block_bytes)
+        settings = experiment(topology__name="ring", gossip__compression="int8")
+        exchange = build_exchange(METHODS["p2p-flop"], settings, NAMES, [1, 2, 3, 4])
+        bodies = torch.from_numpy(np.random.default_rng(0).normal(size=(4, 2000)).astype(np.float32))
+        exchange.mix(bodies, 0)
+        results.append(bodies)
+    assert torch.equal(*results)
+
+
+def test_changes_alone_are_refused_where_edges_change(experiment: Any) -> None:
+    settings = experiment(topology__name="base:1", gossip__compression="top-k")
+    with pytest.raises(TopologyError, match="top-k needs the same edges in all rounds"):
+        build_exchange(METHODS["p2p-flop"], settings, NAMES, [1, 2, 3, 4])
+
+
 def test_sample_weights_are_refused_where_they_are_undefined(experiment: Any) -> None:
     settings = experiment(topology__name="one-peer-exponential", topology__weighting="samples")
     with pytest.raises(TopologyError, match="uniform"):

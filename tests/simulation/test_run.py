@@ -81,8 +81,9 @@ def test_the_same_seed_gives_the_same_metrics(experiment: Any, tmp_path: Path, m
         {"training__optimizer": "adam", "method": "p2p-flop-alt", "topology__name": "base:1"},
         {"method": "flop", "training__participation": 0.5, "training__head_loss": "logit-adjusted"},
         {"method": "fedavg-ft", "training__early_stopping": 1},
+        {"gossip__compression": "top-k"},
     ],
-    ids=["momentum", "adam-alternating", "participation", "early-stopping"],
+    ids=["momentum", "adam-alternating", "participation", "early-stopping", "changes-alone"],
 )
 def test_resumed_equals_uninterrupted(
     experiment: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int, overrides: dict[str, Any]
