@@ -5,7 +5,9 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+from flop_p2p.config.federation import GossipSettings
 from flop_p2p.errors import WireError
+from flop_p2p.wire.encodings import AGREED, decode, encoded_bytes
 from flop_p2p.wire.frames import CHUNK_BYTES, Descriptor
 
 BYTES_PER_PARAMETER = 4
@@ -19,7 +21,7 @@ def chunk_count(size: int, chunk_bytes: int = CHUNK_BYTES) -> int:
 
 
 def chunk_views(body: memoryview, chunk_bytes: int = CHUNK_BYTES) -> list[memoryview]:
-    """Views of the bytes of ``body`` (contiguous, little-endian float32), each of ``chunk_bytes`` but the last."""
+    """Views of the bytes of ``body`` (contiguous, little-endian), each of ``chunk_bytes`` but the last."""
     data = body.cast("B")
     return [data[start : start + chunk_bytes] for start in range(0, data.nbytes, chunk_bytes)]
 
@@ -31,25 +33,40 @@ class Assembly:
         descriptor: what the sender says about the body.
         schema_hash: SHA-256 of the schema that both sides agreed on.
         parameters: numbers in a body of that schema.
+        gossip: which encodings were agreed on.
         memory: a body of ``[parameters]`` that nobody needs any more, to be overwritten; None allocates a new one.
 
     Raises:
-        WireError: the descriptor does not fit the schema; nothing was allocated.
+        WireError: the descriptor does not fit the schema or the settings; nothing was allocated.
     """
 
     def __init__(
-        self, descriptor: Descriptor, *, schema_hash: bytes, parameters: int, memory: Vector | None = None
+        self,
+        descriptor: Descriptor,
+        *,
+        schema_hash: bytes,
+        parameters: int,
+        gossip: GossipSettings,
+        memory: Vector | None = None,
     ) -> None:
-        size = BYTES_PER_PARAMETER * parameters
+        if descriptor.encoding not in AGREED[gossip.compression]:
+            raise WireError(f"body in {descriptor.encoding}, but gossip.compression is {gossip.compression!r}")
+        size = encoded_bytes(descriptor.encoding, parameters, gossip.top_k)
         if descriptor.schema_hash != schema_hash:
             raise WireError(f"body of schema {descriptor.schema_hash.hex()[:16]}, ours is {schema_hash.hex()[:16]}")
         if descriptor.size != size:
-            raise WireError(f"body of {descriptor.size} bytes, but {parameters} parameters take {size}")
+            raise WireError(
+                f"body of {descriptor.size} bytes, but {parameters} parameters take {size} in {descriptor.encoding}"
+            )
         if descriptor.chunks != chunk_count(size, descriptor.chunk_bytes):
             raise WireError(f"{descriptor.chunks} chunks of {descriptor.chunk_bytes} bytes do not make {size} bytes")
         self.descriptor = descriptor
-        self._numbers = np.empty(parameters, "<f4") if memory is None else memory.view("<f4")
-        self._chunks = chunk_views(self._numbers.data, descriptor.chunk_bytes)
+        self._parameters, self._top_k = parameters, gossip.top_k
+        if descriptor.encoding == "float32":
+            self._data = np.empty(parameters, "<f4") if memory is None else memory.view("<f4")
+        else:
+            self._data = np.empty(size, np.uint8)
+        self._chunks = chunk_views(self._data.data, descriptor.chunk_bytes)
         self._sha256 = hashlib.sha256()
         self._added = 0
         self._objection = ""
@@ -80,15 +97,20 @@ class Assembly:
         """
         chunk = self.target(index)
         self._sha256.update(chunk)
-        start = (index - 1) * self.descriptor.chunk_bytes // BYTES_PER_PARAMETER
-        self._objection = self._objection or self._not_finite(start, start + chunk.nbytes // BYTES_PER_PARAMETER)
+        if self.descriptor.encoding == "float32":
+            start = (index - 1) * self.descriptor.chunk_bytes // BYTES_PER_PARAMETER
+            self._objection = self._objection or self._not_finite(start, start + chunk.nbytes // BYTES_PER_PARAMETER)
         self._added = index
 
-    def body(self) -> Vector:
-        """The body, float32 ``[parameters]``, without a copy (on little-endian machines).
+    def body(self, base: Vector | None = None) -> Vector:
+        """The body, float32 ``[parameters]``; one that was sent as float32 without a copy (on little-endian machines).
+
+        Args:
+            base: the body that this one changes.
 
         Raises:
-            WireError: chunks are missing, the SHA-256 differs, or a number is not finite.
+            WireError: chunks are missing, the SHA-256 differs, a number is not finite, or the bytes are not what the
+                encoding writes.
         """
         if not self.complete:
             raise WireError(
@@ -98,13 +120,18 @@ class Assembly:
             raise WireError(f"body of round {self.descriptor.round}: its SHA-256 is not the one announced")
         if self._objection:
             raise WireError(f"body of round {self.descriptor.round}: {self._objection}")
-        return self._numbers.astype(np.float32, copy=False)
+        if self.descriptor.encoding == "float32":
+            return self._data.astype(np.float32, copy=False)
+        try:
+            return decode(self.descriptor.encoding, self._data, self._parameters, self._top_k, base)
+        except WireError as error:
+            raise WireError(f"body of round {self.descriptor.round}: {error}") from None
 
     def _not_finite(self, start: int, end: int) -> str:
         """The first number from ``start`` to ``end`` that is not finite, in words; empty if all are."""
         for begin in range(start, end, CHECK_BLOCK):
-            finite = np.isfinite(self._numbers[begin : min(begin + CHECK_BLOCK, end)])
+            finite = np.isfinite(self._data[begin : min(begin + CHECK_BLOCK, end)])
             if not finite.all():
                 position = begin + int(finite.argmin())
-                return f"number {position} is {self._numbers[position]}, not finite"
+                return f"number {position} is {self._data[position]}, not finite"
         return ""

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from flop_p2p.config.federation import Compression
 from flop_p2p.errors import TrainingError, WireError
 
-Encoding = Literal["float32", "bfloat16", "int8", "top-k"]
+Compressed = Literal["bfloat16", "int8", "top-k"]
+Encoding = Literal["float32"] | Compressed
 Numbers = NDArray[np.float32]  # [parameters]
 Bytes = NDArray[np.uint8]  # [bytes]
 
@@ -172,6 +173,26 @@ def add_top_k(base: Numbers, data: Bytes, top_k: float) -> Numbers:
         raise WireError("top-k: a number is not finite after its change")
     body[positions] = changed
     return body
+
+
+def decode(encoding: Compressed, data: Bytes, parameters: int, top_k: float, base: Numbers | None) -> Numbers:
+    """The body, ``[parameters]``, that ``data`` encodes.
+
+    Args:
+        base: the body that ``top-k`` changes; the others need none.
+
+    Raises:
+        WireError: ``data`` is not what the encoding writes, or there is no such body to change.
+    """
+    match encoding:
+        case "bfloat16":
+            return decode_bfloat16(data, parameters)
+        case "int8":
+            return decode_int8(data, parameters)
+        case "top-k":
+            if base is None:
+                raise WireError("top-k: changes of a body that never came")
+            return add_top_k(base, data, top_k)
 
 
 def _blocks(parameters: int) -> int:

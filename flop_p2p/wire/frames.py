@@ -3,6 +3,7 @@
 from pydantic import Field, model_validator
 
 from flop_p2p.wire.codec import build, encode, read_map
+from flop_p2p.wire.encodings import Encoding
 from flop_p2p.wire.messages import WIRE_VERSION, Digest, Message, Round, Session
 
 CHUNK_BYTES = 4 << 20
@@ -61,20 +62,31 @@ class Descriptor(Message):
 
     round: that the body was published in.
     schema_hash: of the tensors that the body consists of.
-    size: of the body in bytes.
+    encoding: how its numbers are written.
+    base: round of the body that ``top-k`` changes, the latest that came before over the same connection; -1 for the
+        other encodings, which need none.
+    size: of what is sent, in bytes.
     chunk_bytes: size of every chunk but the last, which may be shorter.
     chunks: how many follow.
-    sha256: of the body's bytes, little-endian float32.
+    sha256: of what is sent.
     chain: hash of the sender's egress log line about this body.
     """
 
     round: Round
     schema_hash: Digest
-    size: int = Field(ge=4, le=MAX_CHUNKS * MAX_CHUNK_BYTES)
+    encoding: Encoding = "float32"
+    base: Round = -1
+    size: int = Field(ge=1, le=MAX_CHUNKS * MAX_CHUNK_BYTES)
     chunk_bytes: int = Field(ge=4, le=MAX_CHUNK_BYTES, multiple_of=4)
     chunks: int = Field(ge=1, le=MAX_CHUNKS)
     sha256: Digest
     chain: Digest
+
+    @model_validator(mode="after")
+    def _changes_have_a_base(self) -> "Descriptor":
+        if (self.encoding == "top-k") != (self.base >= 0):
+            raise ValueError(f"a body in {self.encoding} that changes one of round {self.base}")
+        return self
 
     def encode(self) -> bytes:
         """A msgpack map of the fields, at most `MAX_DESCRIPTOR_BYTES` long."""

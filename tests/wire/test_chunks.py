@@ -7,11 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flop_p2p.config import GossipSettings
 from flop_p2p.errors import WireError
 from flop_p2p.wire import Assembly, Descriptor, chunk_count, chunk_views
 from flop_p2p.wire.chunks import CHECK_BLOCK
+from flop_p2p.wire.encodings import add_top_k, decode_int8, encode_bfloat16, encode_int8, encode_top_k
 
 SCHEMA = bytes(range(32))
+PLAIN = GossipSettings()
 Body = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -34,7 +37,7 @@ def describe(body: Body, chunk_bytes: int = 64, **changes: Any) -> Descriptor:
 
 def assemble(descriptor: Descriptor, body: Body) -> Assembly:
     """An assembly that all chunks of ``body`` went through."""
-    assembly = Assembly(descriptor, schema_hash=SCHEMA, parameters=len(body))
+    assembly = Assembly(descriptor, schema_hash=SCHEMA, parameters=len(body), gossip=PLAIN)
     for index, chunk in enumerate(chunk_views(body.data, descriptor.chunk_bytes), 1):
         assembly.target(index)[:] = chunk
         assembly.add(index)
@@ -65,7 +68,10 @@ def test_chunks_are_views_of_the_body() -> None:
 def test_numbers_travel_little_endian() -> None:
     body = np.zeros(1, dtype=np.float32)
     assembly = Assembly(
-        describe(body, sha256=hashlib.sha256(b"\x00\x00\x80\x3f").digest()), schema_hash=SCHEMA, parameters=1
+        describe(body, sha256=hashlib.sha256(b"\x00\x00\x80\x3f").digest()),
+        schema_hash=SCHEMA,
+        parameters=1,
+        gossip=PLAIN,
     )
     assembly.target(1)[:] = b"\x00\x00\x80\x3f"
     assembly.add(1)
@@ -90,12 +96,12 @@ def test_a_layout_that_does_not_fit_is_refused_before_anything_is_allocated(
     descriptor = describe(numbers(100), **changes)
     monkeypatch.setattr(np, "empty", lambda *_, **__: pytest.fail("allocated"))
     with pytest.raises(WireError, match=words):
-        Assembly(descriptor, schema_hash=SCHEMA, parameters=100)
+        Assembly(descriptor, schema_hash=SCHEMA, parameters=100, gossip=PLAIN)
 
 
 def test_missing_double_and_disordered_chunks_are_refused() -> None:
     body = numbers(48)
-    assembly = Assembly(describe(body), schema_hash=SCHEMA, parameters=48)
+    assembly = Assembly(describe(body), schema_hash=SCHEMA, parameters=48, gossip=PLAIN)
     views = chunk_views(body.data, 64)
     for index, wrong in ((1, (-1, 0, 2, 3, 4)), (2, (-1, 0, 1, 3)), (3, (0, 1, 2, 4))):
         for other in wrong:
@@ -140,7 +146,7 @@ def test_the_largest_finite_numbers_are_accepted() -> None:
 
 def test_the_body_is_handed_out_and_checked_without_a_copy() -> None:
     body = numbers(1 << 20)
-    assembly = Assembly(describe(body, 4 << 20), schema_hash=SCHEMA, parameters=len(body))
+    assembly = Assembly(describe(body, 4 << 20), schema_hash=SCHEMA, parameters=len(body), gossip=PLAIN)
     target = assembly.target(1)
     target[:] = body.data.cast("B")
     assembly.add(1)
@@ -152,3 +158,68 @@ def test_the_body_is_handed_out_and_checked_without_a_copy() -> None:
         tracemalloc.stop()
     assert np.shares_memory(received, np.frombuffer(target, dtype=np.uint8))
     assert received.flags.writeable
+
+
+# Encoded bodies
+
+
+def received(data: np.ndarray, compression: Any, parameters: int, onto: Body | None = None, **changes: Any) -> Body:
+    """The body of ``data``, sent in chunks of 64 bytes between two that agreed on ``compression``."""
+    fields = {"size": data.nbytes, "chunks": chunk_count(data.nbytes, 64), "sha256": hashlib.sha256(data).digest()}
+    descriptor = describe(np.zeros(1, np.float32), **fields | {"encoding": compression, **changes})
+    gossip = GossipSettings(compression=compression)
+    assembly = Assembly(descriptor, schema_hash=SCHEMA, parameters=parameters, gossip=gossip)
+    for index, chunk in enumerate(chunk_views(data.data, 64), 1):
+        assembly.target(index)[:] = chunk
+        assembly.add(index)
+    return assembly.body(onto)
+
+
+@given(st.integers(1, 3000))
+def test_an_encoded_body_comes_as_its_encoding_leaves_it(size: int) -> None:
+    body, base = numbers(size), numbers(size + 1)[:size]
+    data = encode_int8(body, np.random.default_rng(0))
+    np.testing.assert_array_equal(received(data, "int8", size), decode_int8(data, size))
+    np.testing.assert_allclose(received(encode_bfloat16(body), "bfloat16", size), body, rtol=2**-8)
+    changes = encode_top_k(body - base, 0.01)
+    np.testing.assert_array_equal(received(changes, "top-k", size, base, base=4), add_top_k(base, changes, 0.01))
+
+
+@pytest.mark.parametrize("agreed", ["none", "bfloat16", "int8", "top-k"])
+@pytest.mark.parametrize("encoding", ["float32", "bfloat16", "int8", "top-k"])
+def test_another_encoding_than_agreed_is_refused_before_anything_is_allocated(
+    agreed: Any, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if encoding == agreed or (encoding, agreed) in (("float32", "none"), ("float32", "top-k")):
+        return
+    descriptor = describe(numbers(100), encoding=encoding, base=3 if encoding == "top-k" else -1)
+    monkeypatch.setattr(np, "empty", lambda *_, **__: pytest.fail("allocated"))
+    with pytest.raises(WireError, match=f"body in {encoding}, but gossip.compression is '{agreed}'"):
+        Assembly(descriptor, schema_hash=SCHEMA, parameters=100, gossip=GossipSettings(compression=agreed))
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_an_encoded_body_of_another_size_is_refused_before_anything_is_allocated(
+    change: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    descriptor = describe(numbers(100), encoding="int8", size=104 + change, chunks=2)
+    monkeypatch.setattr(np, "empty", lambda *_, **__: pytest.fail("allocated"))
+    with pytest.raises(WireError, match=f"body of {104 + change} bytes, but 100 parameters take 104 in int8"):
+        Assembly(descriptor, schema_hash=SCHEMA, parameters=100, gossip=GossipSettings(compression="int8"))
+
+
+def test_an_encoded_body_that_no_encoder_writes_is_refused() -> None:
+    data = encode_int8(numbers(100), np.random.default_rng(0))
+    data[-1] = 0x80
+    with pytest.raises(WireError, match="body of round 5: int8: a code is -128"):
+        received(data, "int8", 100)
+    with pytest.raises(WireError, match="body of round 5: its SHA-256"):
+        received(data, "int8", 100, sha256=bytes(32))
+    with pytest.raises(WireError, match="body of round 5: top-k: changes of a body that never came"):
+        received(encode_top_k(numbers(100), 0.01), "top-k", 100, base=4)
+
+
+@pytest.mark.parametrize(("encoding", "base"), [("float32", 0), ("int8", 3), ("top-k", -1)])
+def test_changes_and_nothing_else_have_a_base(encoding: str, base: int) -> None:
+    with pytest.raises(ValueError, match=f"a body in {encoding} that changes one of round {base}"):
+        describe(numbers(3), encoding=encoding, base=base)

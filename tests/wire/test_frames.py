@@ -18,6 +18,8 @@ HEADER = FrameHeader(session=b"session1", counter=MAX_FRAMES - 1, round=2**31, i
 DESCRIPTOR = Descriptor(
     round=2**31,
     schema_hash=bytes(32),
+    encoding="top-k",
+    base=2**31,
     size=MAX_CHUNKS * MAX_CHUNK_BYTES,
     chunk_bytes=MAX_CHUNK_BYTES,
     chunks=MAX_CHUNKS,
@@ -58,6 +60,10 @@ def test_a_header_out_of_bounds_is_refused(changes: dict[str, Any]) -> None:
     "changes",
     [
         {"schema_hash": bytes(31)},
+        {"encoding": "float16"},
+        {"encoding": "int8"},
+        {"base": -1},
+        {"base": -2},
         {"size": 0},
         {"size": MAX_CHUNKS * MAX_CHUNK_BYTES + 1},
         {"chunk_bytes": 0},
