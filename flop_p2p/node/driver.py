@@ -189,9 +189,15 @@ class Driver:
         if refusal is not None:
             logger.info("body of %s for round %d not used: %s", name, round_index + 1, refusal.reason)
             actions.remove(refusal)  # what is held under this name and round, if anything, is another copy
+            self._transport.free(body)
             return actions
         self._bodies[name, round_index] = body
         return actions
+
+    def _drop(self, name: str, round_index: int) -> None:
+        body = self._bodies.pop((name, round_index), None)
+        if body is not None:
+            self._transport.free(body)
 
     async def _perform(self, actions: list[Action]) -> None:
         for action in actions:
@@ -208,7 +214,7 @@ class Driver:
                 case Mix():
                     self._compute(functools.partial(self._mix, action), functools.partial(self._mixed, action))
                 case Discard(name, round_index):
-                    self._bodies.pop((name, round_index), None)
+                    self._drop(name, round_index)
                 case SetTimer(timer, seconds):
                     self._set_timer(timer, seconds)
                 case CancelTimer(timer):
@@ -280,7 +286,7 @@ class Driver:
 
     def _mixed(self, action: Mix) -> list[Action]:
         for part in action.parts:
-            self._bodies.pop((part.name, part.round), None)
+            self._drop(part.name, part.round)
         before = self._membership.at(self._protocol.round_index)
         actions = self._protocol.mixed()
         round_index, leaves_at = self._protocol.round_index, self._membership.leaves_at()

@@ -18,6 +18,8 @@ from flop_p2p.transport.hub import NOT_RECEIPTED
 EGRESS, RECEIPTS = "egress", "receipts"
 ANCHOR_FILE = "egress.anchor"
 
+COMPACT = json.JSONEncoder(separators=(",", ":"))
+
 logger = logging.getLogger(__name__)
 
 
@@ -181,7 +183,7 @@ def _close(lines: LineLog | None) -> None:
 
 
 def _encode(content: dict[str, Any]) -> bytes:
-    return json.dumps(content, separators=(",", ":")).encode()
+    return COMPACT.encode(content).encode()
 
 
 def _now() -> str:

@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+from flop_p2p.config import FederationSettings
 from flop_p2p.gossip.actions import Mix
 from flop_p2p.gossip.protocol import RoundProtocol
 from flop_p2p.node.checkpoint import CheckpointPhase, Checkpoints, Progress
@@ -61,6 +62,8 @@ class Journal:
         self._loss: float | None = before.get("loss")
         self._training_seconds = 0.0
         self._saved = time.monotonic()
+        self._federation: FederationSettings | None = None
+        self._federation_id = ""
 
     def bytes(self) -> dict[str, int]:
         """Bytes that went to and came from neighbours so far, over restarts."""
@@ -90,9 +93,15 @@ class Journal:
             "loss": self._loss,
         }
         chain = self._egress.last_chain.hex()
-        federation_id = self._membership.own(round_index).id
+        federation_id = self._id_of(self._membership.own(round_index))
         self._checkpoints.save(self._model, Progress(round_index, phase, federation_id, chain, partway, extra))
         self._saved = time.monotonic()
+
+    def _id_of(self, federation: FederationSettings) -> str:
+        """Its id, computed once as long as it is the same."""
+        if federation is not self._federation:
+            self._federation, self._federation_id = federation, federation.id
+        return self._federation_id
 
     def trained(self, loss: float, seconds: float) -> None:
         """A round of training ended with this mean loss."""

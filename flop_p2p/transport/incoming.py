@@ -6,6 +6,7 @@ from functools import partial
 
 from flop_p2p.errors import WireError
 from flop_p2p.transport.base import Body
+from flop_p2p.transport.beside import beside
 from flop_p2p.transport.hub import Hub
 from flop_p2p.transport.outgoing import TRANSFER_TIMEOUT, WINDOW
 from flop_p2p.transport.routes import LinkError
@@ -28,6 +29,8 @@ class Incoming:
         self._assembly: Assembly | None = None
         self._due = 0  # index of the frame that comes next
         self._skipping = False  # the body's descriptor was not accepted; its chunks are authentic and of no use
+        self._held: Body | None = None  # the latest body, where changes to it may come
+        self._held_round = -1
         self._owed = 0
         self._moved = time.monotonic()
         self._dropped = False  # a frame was refused since
@@ -59,10 +62,9 @@ class Incoming:
             self._dropped = True
             raise
 
-    def credit(self, *, all_of_it: bool = False) -> int:
-        """How many frames to credit now: half a window at a time, what is left after a body, none while untaken."""
-        between = self._assembly is None
-        if self.untaken or not (between or all_of_it or self._owed >= WINDOW // 2):
+    def credit(self) -> int:
+        """How many frames to credit now: half a window or more at a time, none while a body is untaken."""
+        if self.untaken or self._owed < WINDOW // 2:
             return 0
         owed, self._owed = self._owed, 0
         return owed
@@ -85,10 +87,10 @@ class Incoming:
             self._opened(opener, decoded.index)
             self._begin(descriptor)
             return None
-        work = partial(_open_chunk, opener, header, sealed, self._assembly, self._due)
-        await asyncio.get_running_loop().run_in_executor(None, work)
+        due = self._assembly if decoded.index == self._due else None
+        await beside(partial(_open_chunk, opener, decoded.index, header, sealed, due), sealed.nbytes)
         self._opened(opener, decoded.index)
-        return self._advance(self._assembly) if self._assembly is not None else None
+        return await self._advance(self._assembly) if self._assembly is not None else None
 
     def _opener_of(self, session: bytes) -> FrameOpener:
         for opener in self._openers:
@@ -109,30 +111,40 @@ class Incoming:
     def _begin(self, descriptor: Descriptor) -> None:
         self._skipping = True
         memory = self._hub.spare.pop() if self._hub.spare else None
+        hub = self._hub
         self._assembly = Assembly(
-            descriptor, schema_hash=self._hub.schema_hash, parameters=self._hub.parameters, memory=memory
+            descriptor, schema_hash=hub.schema_hash, parameters=hub.parameters, gossip=hub.gossip, memory=memory
         )
         self._skipping, self._due = False, 1
+        if descriptor.base >= 0 and descriptor.base != self._held_round:
+            raise LinkError(f"changes a body of round {descriptor.base}, and that of {self._held_round} is here")
 
-    def _advance(self, assembly: Assembly) -> tuple[Descriptor, Body] | None:
+    async def _advance(self, assembly: Assembly) -> tuple[Descriptor, Body] | None:
         self._due += 1
         if not assembly.complete:
             return None
-        self._assembly, self._due = None, 0
-        body = assembly.body()
+        descriptor = assembly.descriptor
+        decoded = 0 if descriptor.encoding == "float32" else 4 * self._hub.parameters
+        try:
+            body = await beside(partial(assembly.body, self._held), decoded)
+        finally:
+            self._assembly, self._due = None, 0
+        if self._hub.gossip.compression == "top-k":
+            self._held, self._held_round = body, descriptor.round
         self.untaken = True
-        return assembly.descriptor, body
+        return descriptor, body
 
 
-def _open_chunk(opener: FrameOpener, header: bytes, sealed: memoryview, assembly: Assembly | None, due: int) -> None:
-    """Open a chunk where it belongs and add it; one that is not due only to see whether it is authentic.
+def _open_chunk(opener: FrameOpener, index: int, header: bytes, sealed: memoryview, assembly: Assembly | None) -> None:
+    """Open a chunk where it belongs and add it; one that belongs nowhere only to see whether it is authentic.
 
     Raises:
-        WireError: it is not authentic.
+        WireError: it is not authentic, or of another size than what belongs there.
     """
-    target = assembly.target(due) if assembly is not None else memoryview(b"")
     size = max(0, sealed.nbytes - opener.overhead)
-    fits = target.nbytes == size and FrameHeader.decode(header).index == due
-    decoded = opener.open(header, sealed, target if fits else memoryview(bytearray(size)))
-    if fits and assembly is not None and decoded.index == due:
-        assembly.add(due)
+    target = memoryview(b"") if assembly is None else assembly.target(index)
+    opener.open(header, sealed, target if target.nbytes == size else memoryview(bytearray(size)))
+    if assembly is not None:
+        if target.nbytes != size:
+            raise WireError(f"part {index} of a body has {size} bytes instead of {target.nbytes}")
+        assembly.add(index)

@@ -176,7 +176,7 @@ class Link:
         """The node has taken the body that was complete; the neighbour may send on."""
         if self._current is not None:
             self._current.incoming.untaken = False
-            self._give_credit(all_of_it=True)
+            self._give_credit()
 
     def drop(self, reason: str) -> None:
         """Something malformed, altered or foreign came in the neighbour's name."""
@@ -249,8 +249,8 @@ class Link:
             current.began = None
             current.renew()
 
-    def _give_credit(self, *, all_of_it: bool = False) -> None:
-        if self._current is not None and (frames := self._current.incoming.credit(all_of_it=all_of_it)):
+    def _give_credit(self) -> None:
+        if self._current is not None and (frames := self._current.incoming.credit()):
             self.post(Credit(chunks=frames))
 
     async def _receive(self, current: _Current) -> None:

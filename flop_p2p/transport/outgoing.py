@@ -6,6 +6,7 @@ from functools import partial
 
 from flop_p2p.errors import WireError
 from flop_p2p.transport.base import LinkStatus, OutgoingBody
+from flop_p2p.transport.beside import beside
 from flop_p2p.transport.hub import Hub
 from flop_p2p.transport.routes import LinkError, Route
 from flop_p2p.wire import Descriptor, FrameSealer, chunk_views
@@ -109,7 +110,7 @@ class Outgoing:
             await self._slot()
             buffer = self._buffer(len(plaintext) + sealer.overhead)
             seal = partial(sealer.seal, outgoing.round, index, len(chunks), plaintext, buffer)
-            header, sealed = await asyncio.get_running_loop().run_in_executor(None, seal) if index else seal()
+            header, sealed = await beside(seal, len(plaintext))
             await self._send_frame(header, sealed)
 
     async def _slot(self) -> None:
