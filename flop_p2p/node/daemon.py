@@ -30,6 +30,7 @@ from flop_p2p.node.summary import last_line, status, summarize
 from flop_p2p.node.worker import SiteModel
 from flop_p2p.transport.base import TransportKeys
 from flop_p2p.transport.zeromq import ZmqTransport
+from flop_p2p.wire.encodings import agreed_bytes
 from flop_p2p.writing import writing
 
 METRICS_SECONDS = 1.0
@@ -66,7 +67,8 @@ class Node:
         self.progress = self.checkpoints.load(self.model)
         for warning in self.checkpoints.warnings:
             logger.warning(warning)
-        write_schema(site.state, self.model.split)
+        sizes = agreed_bytes(federation.gossip, self.model.split.body.parameters)
+        write_schema(site.state, self.model.split, sizes)
         self.protocol = self._protocol(federation)
         self.egress = EgressLog(site.state, site.name)
         self.transport = self._transport(federation)

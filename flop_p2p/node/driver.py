@@ -275,9 +275,10 @@ class Driver:
         """Mix and evaluate, in the thread."""
         start = time.perf_counter()
         parts = [(part.name, part.weight, self._bodies[part.name, part.round]) for part in action.parts]
-        self._model.mix(self._model.name, action.own_weight, parts)
         if action.catches_up:
-            self._model.reset_optimizer()
+            self._model.take_over(parts)
+        else:
+            self._model.mix(self._model.name, action.own_weight, parts)
         self._journal.mixed(action, time.perf_counter() - start)
         if action.catches_up and self._adopt:
             logger.info("took over the body of %s; training the head", ", ".join(part.name for part in action.parts))

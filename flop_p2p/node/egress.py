@@ -46,7 +46,7 @@ class EgressLog:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         schema = read_schema(folder)
-        self._parameters = schema.body.parameters if schema else None
+        self._sizes = schema.sizes if schema else None
         self._schema_hash = schema.body.sha256 if schema else None
         self._number = 0
         self._chain: bytes | None = None
@@ -79,7 +79,7 @@ class EgressLog:
         Raises:
             EgressError: the line cannot be written, or such a message may not leave; then nothing may be sent.
         """
-        if reason := objection(kind, size, self._parameters):
+        if reason := objection(kind, size, self._sizes):
             raise EgressError(f"{self._folder}: a message to {receiver} is not sent: {reason}")
         with self._lock:
             try:

@@ -1,5 +1,6 @@
 """What a line of the egress log and of the receipts holds, and how large a message of each kind may be."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -10,7 +11,6 @@ from flop_p2p.wire.messages import KINDS, MAX_CONTROL_BYTES
 
 GENESIS = bytes(32)  # what stands for the hash of the line before the first
 MAX_LINE = 4096  # bytes of a line; two names of 64 characters, escaped, leave half of it
-NUMBER_BYTES = 4  # float32
 
 SMALL_MESSAGE = 256
 MAX_PAYLOAD = dict.fromkeys(KINDS, SMALL_MESSAGE) | {
@@ -94,18 +94,18 @@ def _reason(error: ValidationError, log: str) -> str:
     return f"not a line of the {log}: " + (f"{kind} {key!a:.60}" if kind else f"{key!a:.60}: {first['msg']}")
 
 
-def objection(kind: str, size: int, parameters: int | None) -> str | None:
+def objection(kind: str, size: int, sizes: Sequence[int] | None) -> str | None:
     """Why a message of this kind may not have ``size`` bytes; None if it may.
 
     Args:
-        parameters: numbers of a body; None if the schema is not known, and then no body is allowed.
+        sizes: bytes that a body may take; None if the schema is not known, and then no body is allowed.
     """
     if kind not in MAX_PAYLOAD:
         return f"{kind!a:.60} is not a kind of message that may leave; those are {', '.join(KINDS)}"
     if kind != "body":
         largest = MAX_PAYLOAD[kind]
         return None if 0 <= size <= largest else f"a {kind} message has at most {largest} bytes, this one {size}"
-    if parameters is None:
+    if sizes is None:
         return "there is no schema.json that says what a body holds"
-    expected = NUMBER_BYTES * parameters
-    return None if size == expected else f"a body has {expected} bytes by its schema, this one {size}"
+    expected = " or ".join(map(str, sizes))
+    return None if size in sizes else f"a body has {expected} bytes by its schema, this one {size}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from flop_p2p.errors import EgressError
 from flop_p2p.node.egress import EGRESS
 from flop_p2p.node.egress_chain import Entry, follow, read_entries
-from flop_p2p.node.egress_line import GENESIS, NUMBER_BYTES, EgressLine, objection
+from flop_p2p.node.egress_line import GENESIS, EgressLine, objection
 from flop_p2p.node.egress_witnesses import Receipt, read_anchors, read_receipts
 from flop_p2p.node.lines import log_files
 from flop_p2p.node.shared_schema import SCHEMA_FILE, SharedSchema, read_schema
@@ -139,7 +139,7 @@ def _objection(line: EgressLine, name: str, schema: SharedSchema | None) -> str 
     """Why such a message should not have left; None if it may."""
     if line.sender != name:
         return f"a message of {line.sender} in the log of {name}"
-    if reason := objection(line.kind, line.size, schema.body.parameters if schema else None):
+    if reason := objection(line.kind, line.size, schema.sizes if schema else None):
         return reason
     expected = schema.body.sha256 if schema and line.kind == "body" else None
     if line.schema_hash != expected:
@@ -164,9 +164,9 @@ def _schema_result(folder: Path, schema: SharedSchema | None, log: _Log) -> str:
         return "no body has left"
     if both := sorted({*schema.body.names} & {*schema.head}):
         raise EgressError(f"{folder / SCHEMA_FILE}: {', '.join(both)}: shared and private at once")
-    bodies, size = sum(each.bodies for each in log.traffic.values()), NUMBER_BYTES * schema.body.parameters
+    bodies, size = sum(each.bodies for each in log.traffic.values()), " or ".join(f"{size:,}" for size in schema.sizes)
     private = ", ".join(schema.head) or "nothing"
-    return f"{bodies:,} bodies, each the same {len(schema.body.names)} tensors in {size:,} bytes; kept back: {private}"
+    return f"{bodies:,} bodies, each the same {len(schema.body.names)} tensors in {size} bytes; kept back: {private}"
 
 
 def _check_anchors(folder: Path, anchors: Mapping[str, str], log: _Log) -> str:

@@ -10,14 +10,16 @@ from flop_p2p.partial import Schema, Split, TensorSpec
 from flop_p2p.writing import write_text
 
 SCHEMA_FILE = "schema.json"
+NUMBER_BYTES = 4  # float32, where a file of before does not tell the sizes
 
 
 @dataclass(frozen=True)
 class SharedSchema:
-    """The schema of the bodies that leave a site, and the names of its private tensors."""
+    """The schema of the bodies that leave a site, the names of its private tensors, the bytes that a body may take."""
 
     body: Schema
     head: tuple[str, ...]
+    sizes: tuple[int, ...]
 
 
 class _File(BaseModel):
@@ -25,6 +27,7 @@ class _File(BaseModel):
 
     body: list[tuple[str, list[int], str]]
     head: list[str]
+    sizes: list[int] | None = None
 
 
 def read_schema(folder: Path) -> SharedSchema | None:
@@ -45,22 +48,27 @@ def read_schema(folder: Path) -> SharedSchema | None:
             f"{path}: damaged ({error.errors()[0]['msg']}); move it away, and the next start writes it anew"
         ) from error
     specs = tuple(TensorSpec(name, tuple(shape), dtype) for name, shape, dtype in content.body)
-    return SharedSchema(Schema(specs), tuple(content.head))
+    body = Schema(specs)
+    return SharedSchema(body, tuple(content.head), tuple(content.sizes or [NUMBER_BYTES * body.parameters]))
 
 
-def write_schema(folder: Path, split: Split) -> None:
+def write_schema(folder: Path, split: Split, sizes: tuple[int, ...]) -> None:
     """Write ``schema.json`` of a model's split. One that is there must be the same: a log was written by it.
 
+    Args:
+        sizes: bytes that a body may take.
+
     Raises:
-        NodeError: the folder is that of another model or split.
+        NodeError: the folder is that of another model or split, or of other compression.
         RunError: it cannot be written.
     """
     path = folder / SCHEMA_FILE
     body = [(spec.name, list(spec.shape), spec.dtype) for spec in split.body.tensors]
-    text = _File(body=body, head=list(split.head.names)).model_dump_json() + "\n"
+    text = _File(body=body, head=list(split.head.names), sizes=list(sizes)).model_dump_json() + "\n"
     if not path.exists():
         write_text(path, text)
-    elif read_schema(folder) != SharedSchema(split.body, split.head.names):
+    elif read_schema(folder) != SharedSchema(split.body, split.head.names, sizes):
         raise NodeError(
-            f"{path}: the state directory is that of another model or split; give this site a directory of its own"
+            f"{path}: the state directory is that of another model or split, or other compression; "
+            "give this site a directory of its own"
         )

@@ -24,7 +24,8 @@ from flop_p2p.learning import (
     evaluate,
     find_device,
 )
-from flop_p2p.partial import bind, flatten, mix, save_model
+from flop_p2p.node.publisher import Publisher
+from flop_p2p.partial import bind, flatten, save_model
 from flop_p2p.transport.base import Body, OutgoingBody
 from flop_p2p.writing import writing
 
@@ -65,6 +66,7 @@ class SiteModel:
         bind(self._model, self.split.head, self.head)
         self.schema_hash = bytes.fromhex(self.split.body.sha256)
         self.body_hash = hashlib.sha256(self._copy_of_body().data).digest()
+        self._publisher = Publisher(federation.gossip, federation.seed, site.name)
         self._training = federation.training
         self._phase: Phase = "alternating" if federation.method == "p2p-flop-alt" else "joint"
         self._learner: Learner | None = None
@@ -116,6 +118,8 @@ class SiteModel:
     def mix(self, own_name: str, own_weight: float, parts: Sequence[tuple[str, float, Body]]) -> None:
         """Replace the body by the weighted sum of itself and its neighbours', in ascending order of names.
 
+        With compression it is moved towards them, see `flop_p2p.gossip.compression`.
+
         Args:
             parts: name, weight and body ``[parameters]`` of each neighbour.
 
@@ -123,15 +127,29 @@ class SiteModel:
             SplitError: a body has another size.
         """
         own = self.body.cpu().numpy()
-        mix(own, own_name, own_weight, parts)
+        self._publisher.mix(own, own_name, own_weight, parts)
         if self.body.is_cuda:
             self.body.copy_(torch.from_numpy(own))
 
+    def take_over(self, parts: Sequence[tuple[str, float, Body]]) -> None:
+        """Replace the body by the weighted sum of its neighbours', and begin anew what belongs to the body before.
+
+        Raises:
+            SplitError: a body has another size.
+        """
+        self._publisher.forget()
+        self.mix(self.name, 0.0, parts)
+        self.reset_optimizer()
+
     def publish(self, round_index: int) -> OutgoingBody:
-        """The body as it is now, in memory that nothing writes to again, with its SHA-256."""
+        """The body as it is now, in memory that nothing writes to again, encoded as was agreed on, with its SHA-256.
+
+        Raises:
+            TrainingError: a number is not finite, and the body cannot be compressed.
+        """
         body = self._copy_of_body()
         body.setflags(write=False)
-        return OutgoingBody(round_index, body, hashlib.sha256(body.data).digest())
+        return self._publisher.publish(body, round_index)
 
     def _copy_of_body(self) -> Body:
         return np.array(self.body.cpu().numpy(), dtype="<f4")
@@ -182,14 +200,15 @@ class SiteModel:
 
     @property
     def checkpoint_bytes(self) -> int:
-        """About how many bytes one checkpoint takes: the model and the state of its optimizer."""
+        """About how many bytes one checkpoint takes: the model, the state of its optimizer, and what was told."""
         optimizer = 0 if self._learner is None else self._learner.trainee.optimizer.numbers
-        return 4 * (self.split.body.parameters + self.split.head.parameters + optimizer)
+        bodies = (1 + self._publisher.kept) * self.split.body.parameters
+        return 4 * (bodies + self.split.head.parameters + optimizer)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that training goes on from, by name, not copied: body, head, BatchNorm's counters, optimizer."""
+        """All that it goes on from, by name, not copied: body, head, BatchNorm's counters, optimizer, what was told."""
         state = self._model.state_dict()
-        tensors = {"body": self.body, "head": self.head}
+        tensors = {"body": self.body, "head": self.head, **self._publisher.tensors()}
         tensors |= {LOCAL + name: state[name] for name in self.split.local}
         return tensors | ({OPTIMIZER: self._learner.trainee.optimizer.state} if self._learner else {})
 
@@ -202,6 +221,7 @@ class SiteModel:
         state = self._model.state_dict()
         self.body.copy_(tensors["body"])
         self.head.copy_(tensors["head"])
+        self._publisher.restore(tensors)
         for name in self.split.local:
             state[name].copy_(tensors[LOCAL + name])
         if self._learner is not None:

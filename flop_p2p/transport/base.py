@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from flop_p2p.wire.encodings import Bytes, Encoding
 from flop_p2p.wire.messages import Greeting
 
 Body = NDArray[np.float32]  # [parameters], contiguous, never written again after it was handed over
@@ -90,15 +91,39 @@ Event = Connected | Lost | Left | Progress | BodyReceived | Delivered
 
 
 @dataclass(frozen=True)
+class Payload:
+    """One way to send a body.
+
+    data: float32 ``[parameters]``, or the bytes of another encoding.
+    sha256: of the bytes.
+    base: round of the body that this one changes; -1 if none.
+    """
+
+    data: Body | Bytes = field(repr=False, compare=False)
+    sha256: bytes
+    encoding: Encoding = "float32"
+    base: int = -1
+
+
+@dataclass(frozen=True)
 class OutgoingBody:
     """A finished body as it is sent to every neighbour; hashed once.
 
-    sha256: of the body's bytes.
+    body, sha256, encoding: see `Payload`.
+    changes: what is sent instead to whoever has got the body that they change.
     """
 
     round: int
-    body: Body = field(repr=False, compare=False)
+    body: Body | Bytes = field(repr=False, compare=False)
     sha256: bytes
+    encoding: Encoding = "float32"
+    changes: Payload | None = None
+
+    def payload(self, told: int | None) -> Payload:
+        """What to send to whoever holds this site's body of round ``told``; None for nobody's."""
+        if self.changes is not None and self.changes.base == told:
+            return self.changes
+        return Payload(self.body, self.sha256, self.encoding)
 
 
 @dataclass

@@ -87,8 +87,8 @@ class CommonTransport(Transport, ABC):
             self._links[name].send(outgoing)
 
     def free(self, body: Body) -> None:
-        """See `Transport.free`; as many are kept as there are neighbours."""
-        if len(self._hub.spare) < len(self._links):
+        """See `Transport.free`; as many are kept as there are neighbours, and none that changes may come to."""
+        if self._hub.gossip.compression == "none" and len(self._hub.spare) < len(self._links):
             self._hub.spare.append(body)
 
     def set_round(self, round_index: int) -> None:

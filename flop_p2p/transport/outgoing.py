@@ -38,6 +38,7 @@ class Outgoing:
         self._in_flight = 0
         self._waiting: OutgoingBody | None = None
         self._under_way = False
+        self._told: int | None = None  # round of the latest body that left over this connection
         self._unacknowledged: dict[bytes, int] = {}
         self._wake = asyncio.Event()
         self._credited = asyncio.Event()
@@ -90,20 +91,21 @@ class Outgoing:
                 self._under_way = False
 
     async def _send_body(self, outgoing: OutgoingBody) -> None:
-        sealer = self.sealer
-        data = outgoing.body.data
-        chunks = chunk_views(data, self._chunk_bytes)
-        chain = self._hub.record(self._name, "body", outgoing.round, data.nbytes, outgoing.sha256)
+        sealer, payload = self.sealer, outgoing.payload(self._told)
+        chunks = chunk_views(payload.data.data, self._chunk_bytes)
+        chain = self._hub.record(self._name, "body", outgoing.round, payload.data.nbytes, payload.sha256)
         if len(self._unacknowledged) == MAX_UNACKNOWLEDGED:
             del self._unacknowledged[next(iter(self._unacknowledged))]
         self._unacknowledged[chain] = outgoing.round
         descriptor = Descriptor(
             round=outgoing.round,
             schema_hash=self._hub.schema_hash,
-            size=data.nbytes,
+            encoding=payload.encoding,
+            base=payload.base,
+            size=payload.data.nbytes,
             chunk_bytes=self._chunk_bytes,
             chunks=len(chunks),
-            sha256=outgoing.sha256,
+            sha256=payload.sha256,
             chain=chain,
         ).encode()
         for index, plaintext in enumerate([memoryview(descriptor), *chunks]):
@@ -112,6 +114,7 @@ class Outgoing:
             seal = partial(sealer.seal, outgoing.round, index, len(chunks), plaintext, buffer)
             header, sealed = await beside(seal, len(plaintext))
             await self._send_frame(header, sealed)
+        self._told = outgoing.round
 
     async def _slot(self) -> None:
         """Wait until a frame less than the window is in flight. Frames are credited in their order."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from flop_p2p.config.federation import Compression
+from flop_p2p.config.federation import Compression, GossipSettings
 from flop_p2p.errors import TrainingError, WireError
 
 Compressed = Literal["bfloat16", "int8", "top-k"]
@@ -49,6 +49,11 @@ def encoded_bytes(encoding: Encoding, parameters: int, top_k: float) -> int:
             return 4 * _blocks(parameters) + parameters
         case "top-k":
             return CHANGE_BYTES * changes(parameters, top_k)
+
+
+def agreed_bytes(gossip: GossipSettings, parameters: int) -> tuple[int, ...]:
+    """How many bytes a body may take: one number for each encoding that the settings allow."""
+    return tuple(encoded_bytes(encoding, parameters, gossip.top_k) for encoding in AGREED[gossip.compression])
 
 
 def changes(parameters: int, top_k: float) -> int:
