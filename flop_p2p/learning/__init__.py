@@ -1,5 +1,6 @@
 """Local training and evaluation of one site's model."""
 
+from flop_p2p.learning.batched import Lockstep, Stack
 from flop_p2p.learning.batches import steps_of_round
 from flop_p2p.learning.blueprint import Blueprint, build_blueprint
 from flop_p2p.learning.device import find_device
@@ -15,10 +16,12 @@ from flop_p2p.learning.training import Learner, Phase
 __all__ = [
     "Blueprint",
     "Learner",
+    "Lockstep",
     "Metrics",
     "Partway",
     "Phase",
     "Samples",
+    "Stack",
     "Trainee",
     "build_blueprint",
     "evaluate",

@@ -10,6 +10,8 @@ from flop_p2p.config import TrainingSettings
 from flop_p2p.data.dataset import Task
 from flop_p2p.learning.samples import Samples
 
+IGNORED = -100  # a class label that PyTorch's cross-entropy leaves out of loss and mean
+
 
 @dataclass(frozen=True)
 class Objective:

@@ -1,9 +1,10 @@
 """SGD, Adam and AdamW whose state is one flat vector, so that it can be kept, shared, stored or dropped as a whole."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.adam import adam
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
@@ -14,36 +15,48 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
 class Optimizer:
-    """The gradient steps of `torch.optim`, in their functional form.
+    """The gradient steps of `torch.optim`, in their functional form, for one model or several of one kind at once.
 
     Its classes draw in torch's compiler, whose import takes as long as that of torch.
 
     Args:
-        parameters: those to train; one without a gradient is left as it is in that step.
+        parameters: those to train, model after model; one without a gradient is left as it is in that step.
+        models: how many models the parameters make up.
 
     Attributes:
-        numbers: how many the state has: none for plain SGD, the momentum of every weight, or two moments of every
-            weight and a counter a tensor for Adam (Kingma and Ba 2015).
+        numbers: how many the state of a model has: none for plain SGD, the momentum of every weight, or two moments of
+            every weight and a counter a tensor for Adam (Kingma and Ba 2015).
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], settings: TrainingSettings) -> None:
+    def __init__(self, parameters: Sequence[Tensor], settings: TrainingSettings, models: int = 1) -> None:
         self._parameters = list(parameters)
+        self._models = models
         self._settings = settings
         self._vectors = {"sgd": int(settings.momentum > 0), "adam": 2, "adamw": 2}[settings.optimizer]
-        weights = sum(parameter.numel() for parameter in self._parameters)
-        counters = len(self._parameters) if self._vectors == 2 else 0
-        self.numbers = self._vectors * weights + counters
+        tensors = len(self._parameters) // models
+        sizes = [parameter.numel() for parameter in self._parameters[:tensors]]
+        self._parts = sizes * self._vectors + [1] * (tensors if self._vectors == 2 else 0)
+        self.numbers = sum(self._parts)
         device = self._parameters[0].device if self._parameters else None
-        self.bind(torch.zeros(self.numbers, device=device))
+        self.bind(torch.zeros(models * self.numbers, device=device))
 
     def bind(self, state: Tensor) -> None:
-        """Make ``state`` ``[numbers]``, float32, the state that is read and written; zeros are that of a beginning."""
+        """Make ``state`` ``[numbers]`` or ``[models, numbers]``, float32, the state that is read and written.
+
+        Zeros are that of a beginning.
+        """
         self.state = state
-        numbers = iter(torch.split(state, self._sizes()))
+        tensors = len(self._parameters) // self._models
+        rows = [torch.split(row, self._parts) for row in state.view(self._models, self.numbers)]
+
+        def pick(kind: int) -> Iterator[Tensor]:
+            return itertools.chain.from_iterable(row[kind * tensors : (kind + 1) * tensors] for row in rows)
+
         self._moments = [
-            [next(numbers).view_as(parameter) for parameter in self._parameters] for _ in range(self._vectors)
+            [part.view_as(parameter) for part, parameter in zip(pick(vector), self._parameters, strict=True)]
+            for vector in range(self._vectors)
         ]
-        self._counters = [counter.view(()) for counter in numbers]
+        self._counters = [counter.view(()) for counter in pick(self._vectors)]
 
     def reset(self) -> None:
         """Forget all steps taken."""
@@ -105,7 +118,3 @@ class Optimizer:
             eps=EPSILON,
             maximize=False,
         )
-
-    def _sizes(self) -> list[int]:
-        sizes = [parameter.numel() for parameter in self._parameters]
-        return sizes * self._vectors + [1] * (len(sizes) if self._vectors == 2 else 0)

@@ -17,6 +17,7 @@ class Trainee:
         head: names of the model's private parameters.
 
     Attributes:
+        names: of the trainable parameters, in the order of the optimizer's state.
         body, head: the trainable parameters of each part.
         shared_norms: the BatchNorm layers whose running statistics are not private.
     """
@@ -24,6 +25,7 @@ class Trainee:
     def __init__(self, model: nn.Module, head: Collection[str], settings: TrainingSettings) -> None:
         self.model = model
         trained = {key: tensor for key, tensor in model.named_parameters() if tensor.requires_grad}
+        self.names = tuple(trained)
         self.body = [tensor for key, tensor in trained.items() if key not in head]
         self.head = [tensor for key, tensor in trained.items() if key in head]
         self.shared_norms = [

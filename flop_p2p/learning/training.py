@@ -18,7 +18,7 @@ from flop_p2p.learning.trainee import Trainee
 from flop_p2p.seeding import derive, derive_int
 
 Phase = Literal["joint", "alternating", "head"]
-_Stretch = tuple[int, Sequence[nn.Parameter], Sequence[nn.Module]]  # steps, frozen parameters, BatchNorm layers
+Stretch = tuple[int, Sequence[nn.Parameter], Sequence[nn.Module]]  # steps, frozen parameters, BatchNorm layers
 
 
 class Learner:
@@ -29,6 +29,9 @@ class Learner:
             repeated alone.
         indices: the site's training samples, int64 ``[training samples]``.
         steps: gradient steps a round; default as the settings say for so many samples.
+
+    Attributes:
+        objective: what it minimizes.
 
     Raises:
         ConfigError: the settings augment images, and the samples are rows of a table.
@@ -47,9 +50,10 @@ class Learner:
         self.name = name
         self.trainee = trainee
         self._samples = samples
-        self._indices = samples.positions(indices)
-        self._labels = samples.labels[self._indices].cpu().numpy()
-        self._objective = build_objective(samples, self._indices, settings)
+        self._indices = indices
+        positions = samples.positions(indices)
+        self._labels = samples.labels[positions].cpu().numpy()
+        self.objective = build_objective(samples, positions, settings)
         if settings.augmentation and len(samples.sample_shape) != 3:
             names = ", ".join(settings.augmentation)
             raise ConfigError(f"--augment {names}: augmentation is for images, and the data are a table; leave it out")
@@ -83,13 +87,13 @@ class Learner:
         Raises:
             TrainingError: as `train`.
         """
-        generator = derive(self._seed, "batches", self.name, round_index)
-        batches = round_batches(self._labels, self._settings, generator, self.steps)
-        lr = self._start_round(round_index, partway)
+        batches = self.batches(round_index)
+        self._start_round(round_index, partway)
+        lr = self.learning_rate(round_index)
         device = self._samples.inputs.device
         losses = [] if partway is None else list(partway.losses.to(device))
         total, start = torch.zeros((), device=device), 0
-        for steps, frozen, norms in self._stretches(phase, round_index, len(batches)):
+        for steps, frozen, norms in self.stretches(phase, round_index, len(batches)):
             with self.trainee.frozen(frozen, norms):
                 for positions in batches[max(start, len(losses)) : start + steps]:
                     losses.append(self._step(positions, lr))
@@ -97,47 +101,59 @@ class Learner:
                         return Partway.now(losses)
             total += sum(losses[start : start + steps], torch.zeros((), device=device))
             start += steps
-        self._check(round_index, mean := float(total) / len(batches))
+        self.check(round_index, mean := float(total) / len(batches), self.trainee.finite)
         return mean
 
-    def _stretches(self, phase: Phase, round_index: int, steps: int) -> list[_Stretch]:
-        """The parts of a round, each with what it leaves frozen."""
+    def batches(self, round_index: int) -> list[np.ndarray]:
+        """The samples of each gradient step of a round, positions in the data set."""
+        generator = derive(self._seed, "batches", self.name, round_index)
+        return [self._indices[batch] for batch in round_batches(self._labels, self._settings, generator, self.steps)]
+
+    def learning_rate(self, round_index: int) -> float:
+        """That of a round, by the schedule."""
+        settings = self._settings
+        return settings.lr * learning_rate_factor(settings.schedule, round_index, settings.rounds)
+
+    def stretches(self, phase: Phase, round_index: int, steps: int) -> list[Stretch]:
+        """The parts of a round: their gradient steps, and the parameters and BatchNorm layers that they leave alone."""
         trainee = self.trainee
-        head_only: _Stretch = (steps, trainee.body, trainee.shared_norms)
+        head_only: Stretch = (steps, trainee.body, trainee.shared_norms)
         if phase == "alternating":
             half = (steps + 1 - round_index % 2) // 2
             return [(half, *head_only[1:]), (steps - half, trainee.head, [])]
         return [head_only if phase == "head" else (steps, [], [])]
 
-    def _check(self, round_index: int, mean: float) -> None:
+    def check(self, round_index: int, mean: float, finite: bool) -> None:
+        """That a round went well, by its mean loss and whether all weights are finite.
+
+        Raises:
+            TrainingError: training diverged.
+        """
         if not np.isfinite(mean):
             raise self._error(round_index, f"the loss is {mean}; training diverged, lower --lr")
-        if not self.trainee.finite:
+        if not finite:
             raise self._error(round_index, "weights are NaN or infinite; training diverged, lower --lr")
 
     def _error(self, round_index: int, reason: str) -> TrainingError:
         return TrainingError(f"site {self.name}, round {round_index + 1}: {reason}")
 
-    def _start_round(self, round_index: int, partway: Partway | None) -> float:
-        """Make ready for a round; its learning rate."""
-        settings = self._settings
+    def _start_round(self, round_index: int, partway: Partway | None) -> None:
         if partway is not None:
             partway.restore_random(self._samples.inputs.device)
         else:
-            if settings.optimizer_state == "reset":
+            if self._settings.optimizer_state == "reset":
                 self.trainee.optimizer.reset()
             # Dropout and augmentation draw from torch's global generator.
             torch.manual_seed(derive_int(self._seed, "torch", self.name, round_index))
         self.trainee.optimizer.clear_gradients()
         self.trainee.model.train()
-        return settings.lr * learning_rate_factor(settings.schedule, round_index, settings.rounds)
 
     def _step(self, positions: np.ndarray, lr: float) -> Tensor:
         """One gradient step; its loss."""
-        inputs, labels = self._samples.batch(self._indices[torch.from_numpy(positions)], self._augment)
-        loss = self._objective.loss(self._logits(inputs), labels)
+        inputs, labels = self._samples.batch(self._samples.positions(positions), self._augment)
+        loss = self.objective.loss(self._logits(inputs), labels)
         if not loss.requires_grad:
-            raise TrainingError(f"site {self.name}: all weights that this phase would train are frozen")
+            raise frozen_error(self.name)
         loss.backward()  # type: ignore[no-untyped-call]
         self.trainee.optimizer.step(lr)
         self.trainee.optimizer.clear_gradients()
@@ -149,8 +165,18 @@ class Learner:
         except ValueError as error:
             if len(inputs) > 1:
                 raise
-            raise TrainingError(
-                f"site {self.name}: BatchNorm cannot train on a batch of one sample; take --batch-size 2 or more, "
-                "and leave out sites of one training sample with --min-site-images"
-            ) from error
+            raise single_sample_error(self.name) from error
         return logits
+
+
+def frozen_error(name: str) -> TrainingError:
+    """Of the site ``name``, where there is nothing to train."""
+    return TrainingError(f"site {name}: all weights that this phase would train are frozen")
+
+
+def single_sample_error(name: str) -> TrainingError:
+    """Of the site ``name``, where BatchNorm met a batch of one sample."""
+    return TrainingError(
+        f"site {name}: BatchNorm cannot train on a batch of one sample; take --batch-size 2 or more, "
+        "and leave out sites of one training sample with --min-site-images"
+    )
