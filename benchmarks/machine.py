@@ -44,6 +44,11 @@ def data_folder(name: str) -> Path | None:
     return folder if os.environ.get("FLOP_P2P_DATA") and folder.is_dir() else None
 
 
+def memory() -> int:
+    """The proportional set size of this process, bytes."""
+    return _proportional_bytes(os.getpid())
+
+
 def peak_memory(command: Sequence[str]) -> Usage:
     """Run ``command``, whose output is dropped, and watch the proportional set size of it and its children.
 
