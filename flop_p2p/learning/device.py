@@ -20,3 +20,13 @@ def find_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device cuda: PyTorch sees no CUDA device here; take --device cpu")
     return device
+
+
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seed torch's global generators of the processor and of ``device``, as ``torch.manual_seed`` does.
+
+    That one also seeds all that is not there, and takes longer over it than a step of a small model.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)

@@ -11,6 +11,7 @@ from flop_p2p.config import TrainingSettings, learning_rate_factor
 from flop_p2p.data import build_augmentation
 from flop_p2p.errors import ConfigError, TrainingError
 from flop_p2p.learning.batches import round_batches, steps_of_round
+from flop_p2p.learning.device import seed_generators
 from flop_p2p.learning.objective import build_objective
 from flop_p2p.learning.partway import Partway
 from flop_p2p.learning.samples import Samples
@@ -144,7 +145,7 @@ class Learner:
             if self._settings.optimizer_state == "reset":
                 self.trainee.optimizer.reset()
             # Dropout and augmentation draw from torch's global generator.
-            torch.manual_seed(derive_int(self._seed, "torch", self.name, round_index))
+            seed_generators(derive_int(self._seed, "torch", self.name, round_index), self._samples.inputs.device)
         self.trainee.optimizer.clear_gradients()
         self.trainee.model.train()
 
