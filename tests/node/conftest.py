@@ -65,6 +65,7 @@ def hospitals(tmp_path: Path) -> Callable[..., Hospitals]:
             model=settings.model,
             topology=settings.topology,
             training=settings.training,
+            gossip=settings.gossip,
             members=tuple(members),
         )
         return Hospitals(settings, federation, sites)

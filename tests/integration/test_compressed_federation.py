@@ -1,0 +1,104 @@
+"""Nodes that compress reach the simulator's bodies to the bit, also when a connection or a message is lost."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from federation import run_nodes
+from safetensors.torch import load_file
+
+from flop_p2p.node.egress_verify import verify
+from flop_p2p.simulation import run_simulation
+from flop_p2p.transport.base import OutgoingBody
+from flop_p2p.transport.zeromq import ZmqTransport
+from flop_p2p.wire.encodings import agreed_bytes
+
+SETTINGS = {"model.name": "mlp", "training.rounds": 5, "training.local_steps": 3}
+LOSING, MISSING = "hospital-1", "hospital-2"
+
+
+def sizes(federation: Any, name: str, receiver: str) -> list[int]:
+    """Bytes of the bodies that left for ``receiver``, in their order."""
+    lines = [json.loads(text) for text in (federation.sites[name].state / "egress.jsonl").read_text().splitlines()]
+    return [line["bytes"] for line in lines if line["kind"] == "body" and line["receiver"] == receiver]
+
+
+def same_models(federation: Any, folder: Any) -> list[bool]:
+    """Whether each site's model is the simulator's to the bit."""
+    run_simulation(federation.settings, folder)
+    same = []
+    for name, site in federation.sites.items():
+        expected, found = (
+            load_file(folder / "models" / f"{name}.safetensors"),
+            load_file(site.state / "model.safetensors"),
+        )
+        same.append(all(torch.equal(found[key], tensor) for key, tensor in expected.items()))
+    return same
+
+
+def allowed(federation: Any) -> tuple[int, ...]:
+    """Bytes that a body may take: a whole one, or the first and the later ones."""
+    site = federation.sites[LOSING]
+    parameters = sum(
+        tensor.numel() for name, tensor in load_file(site.state / "model.safetensors").items() if "head" not in name
+    )
+    return agreed_bytes(federation.settings.gossip, parameters)
+
+
+@pytest.mark.parametrize("compression", ["bfloat16", "int8", "top-k"])
+def test_nodes_reach_the_bodies_of_the_simulator(daemons: Callable[..., Any], tmp_path: Any, compression: str) -> None:
+    federation = daemons({**SETTINGS, "gossip.compression": compression})
+    asyncio.run(run_nodes(federation.sites.values()))
+    assert all(same_models(federation, tmp_path / "simulated"))
+    first, later = allowed(federation)[0], allowed(federation)[-1]
+    for name, site in federation.sites.items():
+        traffic = verify(site.state)
+        for receiver in federation.summary(name)["neighbours"]:
+            assert traffic[receiver].bodies == 5
+            assert sizes(federation, name, receiver) == [first] + 4 * [later]
+
+
+class Cutting(ZmqTransport):
+    """Loses the connection to one neighbour in the middle of a round."""
+
+    cut = False
+
+    def send(self, name: str, outgoing: OutgoingBody) -> None:
+        super().send(name, outgoing)
+        if (self._hub.name, name, outgoing.round) == (LOSING, MISSING, 2) and not self.cut:
+            self.cut = True
+            self._links[name].lose("cut by the test")
+
+
+def test_a_lost_connection_changes_no_bit(daemons: Callable[..., Any], tmp_path: Any) -> None:
+    federation = daemons({**SETTINGS, "gossip.compression": "top-k"})
+    asyncio.run(run_nodes(federation.sites.values(), Cutting))
+    assert all(same_models(federation, tmp_path / "simulated"))
+    whole, changes = allowed(federation)
+    assert sizes(federation, LOSING, MISSING)[2:4] == [whole, changes]
+    assert sizes(federation, LOSING, "hospital-4") == [whole] + 4 * [changes]
+
+
+class Altering(ZmqTransport):
+    """What it tells one neighbour in one round is dropped there, and it does not know."""
+
+    def send(self, name: str, outgoing: OutgoingBody) -> None:
+        if (self._hub.name, name, outgoing.round) == (LOSING, MISSING, 1) and outgoing.changes is not None:
+            outgoing = replace(outgoing, changes=replace(outgoing.changes, sha256=bytes(32)))
+        super().send(name, outgoing)
+
+
+def test_after_a_lost_message_the_edge_begins_anew(daemons: Callable[..., Any]) -> None:
+    federation = daemons({**SETTINGS, "gossip.compression": "top-k", "gossip.deadline": 2.0})
+    asyncio.run(run_nodes(federation.sites.values(), Altering))
+    whole, changes = allowed(federation)
+    told = sizes(federation, LOSING, MISSING)
+    assert told[:3] == [whole, changes, changes]  # lost, and refused for what it changes
+    assert told[3] == whole
+    assert told[-1] == changes
+    assert federation.summary(MISSING)["absences"] == {LOSING: [2]}
+    assert all(federation.summary(name)["completed"] == 5 for name in federation.sites)
