@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: install demo test check wheel benchmark clean
+.PHONY: install demo test check wheel bench bench-small clean
 
 install: $(VENV)/installed
 
@@ -37,8 +37,12 @@ wheel: install
 	cd build/wheel && venv/bin/flop-p2p --version && venv/bin/flop-p2p topology show ring --sites 8
 	rm -rf build/wheel/venv
 
-benchmark: install
-	$(BIN)/python benchmarks/simulation.py
+bench: install
+	$(BIN)/python benchmarks
+
+# To see that they work, never to judge a time.
+bench-small: install
+	$(BIN)/python benchmarks --small
 
 clean:
 	rm -rf $(VENV) build runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
