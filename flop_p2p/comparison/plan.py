@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flop_p2p.config import ComparisonSettings, ExperimentSettings
+from flop_p2p.config import ComparisonSettings, ExperimentSettings, GossipSettings
 from flop_p2p.errors import ConfigError
 from flop_p2p.simulation import METHODS
 from flop_p2p.topology import file_sites
@@ -83,7 +83,7 @@ class Plan:
         return Run(arm, self.resolved(arm, self.seeds[0], lr), self.out / "lr-grid" / f"{arm.name}-lr{lr!r}")
 
     def resolved(self, arm: Arm, seed: int, lr: float) -> ExperimentSettings:
-        """The settings of one run; what concerns the comparison only is back at its default."""
+        """The settings of one run; what does not concern it (comparison, gossip) is back at its default."""
         topology = self.site_topology if arm.topology is None else arm.topology
         return self.settings.model_copy(
             update={
@@ -91,6 +91,7 @@ class Plan:
                 "seed": seed,
                 "topology": self.settings.topology.model_copy(update={"name": topology}),
                 "training": self.settings.training.model_copy(update={"lr": lr}),
+                "gossip": GossipSettings() if arm.topology is None else self.settings.gossip,
                 "comparison": ComparisonSettings(),
             }
         )

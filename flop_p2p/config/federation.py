@@ -88,7 +88,7 @@ class GossipSettings(Settings):
     )
     top_k: float = Field(0.01, gt=0, le=0.5, description="part of the numbers that top-k sends in a round")
     consensus_step: float = Field(
-        0.2, gt=0, le=1, description="how far top-k moves towards the neighbours in a round; too far and it diverges"
+        0.1, gt=0, le=1, description="how far top-k moves towards the neighbours in a round; too far and it diverges"
     )
     heartbeat: float = Field(2.0, gt=0, description="seconds between signs of life")
     lost_after: float = Field(8.0, gt=0, description="seconds without one after which a neighbour counts as lost")

@@ -12,6 +12,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from flop_p2p.config import ExperimentSettings, GossipSettings
+from flop_p2p.errors import ConfigError
 from flop_p2p.gossip.compression import move, publish, rounding
 from flop_p2p.partial import mix_rows
 from flop_p2p.seeding import derive
@@ -192,9 +193,12 @@ def build_exchange(
     """The exchange of ``method`` over ``sites`` with so many training ``samples`` each.
 
     Raises:
+        ConfigError: compression is set for a method without gossip.
         TopologyError: the topology does not exist for these sites, cannot be weighted by samples, or does not go with
             the compression.
     """
+    if method.exchange != "gossip" and settings.gossip.compression != "none":
+        raise ConfigError(f"{method.name} does not gossip, and only gossip is compressed; leave --compression out")
     if method.exchange == "gossip":
         schedule = build_schedule(settings.topology, sites, samples, settings.seed)
         if settings.gossip.compression != "none":

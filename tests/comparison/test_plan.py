@@ -4,7 +4,7 @@ import pytest
 
 from flop_p2p.comparison import Arm, build_plan
 from flop_p2p.comparison.checks import check
-from flop_p2p.config import ComparisonSettings
+from flop_p2p.config import ComparisonSettings, GossipSettings
 from flop_p2p.errors import ConfigError, TopologyError
 from flop_p2p.simulation import load_data
 
@@ -27,6 +27,13 @@ def test_a_run_differs_from_the_experiment_in_what_it_is_only(experiment):
     assert (run.settings.topology.name, run.settings.topology.weighting) == ("full", "samples")
     assert run.settings.comparison == ComparisonSettings()
     assert run.settings.data == settings.data
+
+
+def test_only_methods_that_gossip_are_compressed(experiment):
+    settings = experiment({"gossip.compression": "int8"}, methods="local,flop,p2p-flop", topologies="ring")
+    plan = build_plan(settings, OUT)
+    assert [plan.run(arm, 0, 0.1).settings.gossip.compression for arm in plan.arms] == ["none", "none", "int8"]
+    assert plan.run(plan.arms[0], 0, 0.1).settings.gossip == GossipSettings()
 
 
 def test_a_topology_file_goes_by_its_name_and_names_the_sites_of_all(experiment, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from flop_p2p.errors import TopologyError
+from flop_p2p.errors import ConfigError, TopologyError
 from flop_p2p.simulation import METHODS
 from flop_p2p.simulation.exchange import NoExchange, ServerExchange, build_exchange
 
@@ -79,7 +79,7 @@ def test_sample_weights_reach_server_and_gossip_alike(experiment: Any) -> None:
 def test_a_message_takes_what_its_encoding_takes(experiment: Any, compression: str, sizes: list[int]) -> None:
     settings = experiment(topology__name="ring", gossip__compression=compression)
     gossip = build_exchange(METHODS["p2p-flop"], settings, NAMES, [1, 2, 3, 4])
-    server = build_exchange(METHODS["flop"], settings, NAMES, [1, 2, 3, 4])
+    server = build_exchange(METHODS["flop"], experiment(), NAMES, [1, 2, 3, 4])
     assert [gossip.message_bytes(1000, index) for index in range(3)] == sizes
     assert server.message_bytes(1000, 1) == 4000
 
@@ -111,6 +111,12 @@ def test_wide_bodies_are_mixed_block_by_block(experiment: Any, monkeypatch: pyte
         exchange.mix(bodies, 0)
         results.append(bodies)
     assert torch.equal(*results)
+
+
+def test_compression_is_refused_where_nobody_gossips(experiment: Any) -> None:
+    for method in ("flop", "local", "pooled"):
+        with pytest.raises(ConfigError, match=f"{method} does not gossip, and only gossip is compressed"):
+            build_exchange(METHODS[method], experiment(gossip__compression="int8"), NAMES, [1, 2, 3, 4])
 
 
 def test_changes_alone_are_refused_where_edges_change(experiment: Any) -> None:
