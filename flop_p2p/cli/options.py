@@ -61,6 +61,7 @@ SHARED_FLAGS = {
     "--evaluate-every": "evaluate_every",
     "--device": "device",
     "--threads": "threads",
+    "--sites-at-once": "sites_at_once",
     "--seed": "seed",
 }
 GOSSIP_FLAGS = {

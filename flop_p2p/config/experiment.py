@@ -60,6 +60,9 @@ class ExperimentSettings(Settings):
     seed: int = Field(0, ge=0, description="decides partition, splits, initial weights, batches and schedules")
     device: str = Field("cpu", description="cpu or cuda")
     threads: int = Field(1, ge=1, description="torch threads; more pay only for large models")
+    sites_at_once: int = Field(
+        0, ge=0, description="sites that train in one call of PyTorch; 1 is one after the other, 0 what pays"
+    )
     evaluate_every: int = Field(1, ge=0, description="rounds between evaluations; 0 evaluates after the last only")
     late_sites: int = Field(0, ge=0, description="sites that join after training and train only their head")
     data: DataSettings = DataSettings()

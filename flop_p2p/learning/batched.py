@@ -1,22 +1,23 @@
 """Local training of many small sites at once: one call of torch computes a gradient step of them all.
 
 Where a step is small, most of its time goes into starting operations. `torch.func` turns the operations of one model
-into those of many with different weights: one product of stacked matrices instead of one product a site.
+into those of many with different weights: one product of stacked matrices instead of one product a site. As the loss of
+a site depends on no weight but its own, the gradients of the sum of all losses are those of each.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad_and_value, vmap
+from torch.func import functional_call, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from flop_p2p.config import TrainingSettings
 from flop_p2p.errors import ConfigError
-from flop_p2p.learning.objective import IGNORED, Objective
+from flop_p2p.learning.objective import Objectives, stack_objectives
 from flop_p2p.learning.optimizer import Optimizer
 from flop_p2p.learning.samples import Samples
 from flop_p2p.learning.trainee import Trainee
@@ -55,10 +56,10 @@ class Lockstep:
         if settings.augmentation:
             raise _refusal("augmentation draws random numbers")
         self._trainee, self._samples, self._settings = trainee, samples, settings
-        self._parameters = dict(trainee.model.named_parameters())
-        normalizes = any(isinstance(layer, _BatchNorm) for layer in trainee.model.modules())
-        self._fills_up = not normalizes and samples.task != "multilabel"
-        self._used = self._try_out()
+        state = trainee.model.state_dict().keys()
+        self._buffers = [name for name, _ in trainee.model.named_buffers() if name in state]
+        self._fills_up = not any(isinstance(layer, _BatchNorm) for layer in trainee.model.modules())
+        self._try_out()
 
     def train(self, learners: Sequence[Learner], stack: Stack, round_index: int, phase: Phase) -> list[float]:
         """Train one round, counted from 0, and return each site's mean loss over its gradient steps.
@@ -105,60 +106,59 @@ class Lockstep:
 
     def _gradients(self, group: "_Group", sites: list[int], batches: Sequence[np.ndarray]) -> Tensor:
         """Set the gradients of these sites; their losses ``[len(sites)]``."""
-        trained = [name for name in self._trainee.names if name in self._used and self._parameters[name].requires_grad]
+        inputs, labels, counts = self._load(batches)
+        tensors = group.choose(sites)
+        parameters = dict(self._trainee.model.named_parameters())
+        leaves = {
+            name: tensors[name].detach().requires_grad_()
+            for name in self._trainee.names
+            if parameters[name].requires_grad
+        }
         name = group.learners[sites[0]].name
-        if not trained:
-            raise frozen_error(name)
-        tensors, extras = group.choose(sites)
         try:
-            gradients, losses = self._differentiate(trained, tensors, extras, *self._load(batches))
+            logits = self._logits(tensors | leaves, inputs)
         except ValueError as error:
-            if len(batches[0]) > 1:
+            if inputs.shape[1] > 1:
                 raise
             raise single_sample_error(name) from error
-        group.take(sites, gradients, {name: tensors[name] for name in tensors.keys() - self._parameters.keys()})
-        return losses
+        losses = group.objectives(sites).losses(logits, labels, counts)
+        if not losses.requires_grad:
+            raise frozen_error(name)
+        gradients = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True)
+        group.set_gradients(sites, dict(zip(leaves, gradients, strict=True)))
+        group.write_back(sites, {name: tensors[name] for name in self._buffers})
+        return losses.detach()
 
-    def _load(self, batches: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-        """Inputs ``[sites, batch, ...]`` and labels ``[sites, batch, ...]`` of the samples at these positions."""
+    def _load(self, batches: Sequence[np.ndarray]) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs and labels of the samples at these positions, and which count, ``[sites, batch, ...]`` each."""
         lengths = np.array([len(batch) for batch in batches])
         longest = lengths.max()
         positions = np.stack([np.pad(batch, (0, longest - len(batch)), mode="edge") for batch in batches])
         inputs, labels = self._samples.batch(self._samples.positions(positions.reshape(-1)))
-        labels = labels.view(*positions.shape, *labels.shape[1:])
-        if lengths.min() < longest:
-            labels[torch.from_numpy(np.arange(longest) >= lengths[:, None])] = IGNORED
-        return inputs.view(*positions.shape, *inputs.shape[1:]), labels
+        counts = torch.from_numpy((np.arange(longest) < lengths[:, None]).astype(np.float32)).to(inputs.device)
+        shape = positions.shape
+        return inputs.view(*shape, *inputs.shape[1:]), labels.view(*shape, *labels.shape[1:]), counts
 
-    def _differentiate(
-        self, trained: Sequence[str], tensors: Tensors, extras: Tensors, inputs: Tensor, labels: Tensor
-    ) -> tuple[Tensors, Tensor]:
-        """Gradients of ``trained`` and losses, ``[sites, ...]``; buffers among ``tensors`` change in place."""
-        task = self._samples.task
+    def _logits(self, tensors: Tensors, inputs: Tensor) -> Tensor:
+        """Logits ``[sites, batch, outputs]``; buffers among ``tensors`` change in place."""
 
-        def loss(chosen: Tensors, others: Tensors, extras: Tensors, inputs: Tensor, labels: Tensor) -> Tensor:
-            logits: Tensor = functional_call(self._trainee.model, (chosen, others), (inputs,))
-            return Objective(task, extras.get("prior"), extras.get("class_weights")).loss(logits, labels)
+        def forward(tensors: Tensors, inputs: Tensor) -> Tensor:
+            logits: Tensor = functional_call(self._trainee.model, tensors, (inputs,))
+            return logits
 
-        chosen = {name: tensors[name] for name in trained}
-        others = {name: tensor for name, tensor in tensors.items() if name not in chosen}
-        result: tuple[Tensors, Tensor] = vmap(grad_and_value(loss))(chosen, others, extras, inputs, labels)
-        return result
+        logits: Tensor = vmap(forward)(tensors, inputs)
+        return logits
 
-    def _try_out(self) -> set[str]:
-        """Take a step of two sites that goes nowhere; returns the names of the parameters that the loss depends on."""
+    def _try_out(self) -> None:
+        """A forward pass of two sites that goes nowhere."""
         model = self._trainee.model.train()
-        one = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        two = {name: torch.stack([tensor, tensor]) for name, tensor in one.items()}
-        inputs, labels = self._load([np.zeros(2, dtype=np.int64)] * 2)
+        state, names = model.state_dict(), [name for name, _ in model.named_parameters()]  # of tied weights one name
+        tensors = {name: torch.stack([state[name], state[name]]) for name in [*names, *self._buffers]}
+        inputs, _, _ = self._load([np.zeros(2, dtype=np.int64)] * 2)
         try:
-            self._differentiate(self._trainee.names, two, {}, inputs, labels)
+            self._logits(tensors, inputs)
         except Exception as error:
             raise _refusal(next(iter(str(error).strip().splitlines()), type(error).__name__)) from error
-        trained = [one[name].requires_grad_() for name in self._trainee.names]
-        logits: Tensor = functional_call(model, one, (inputs[0],))
-        gradients = torch.autograd.grad(logits.sum(), trained, allow_unused=True)
-        return {name for name, found in zip(self._trainee.names, gradients, strict=True) if found is not None}
 
 
 class _Group:
@@ -174,34 +174,30 @@ class _Group:
             [self._weights[name][site] for site in range(len(learners)) for name in names], settings, len(learners)
         )
         self.optimizer.bind(stack.optimizer)
-        objectives = [learner.objective for learner in learners]
-        parts = {
-            "prior": [objective.prior for objective in objectives],
-            "class_weights": [objective.class_weights for objective in objectives],
-        }
-        self._extras = {
-            name: torch.stack([value for value in values if value is not None])
-            for name, values in parts.items()
-            if values[0] is not None
-        }
+        self._objectives = [learner.objective for learner in learners]
 
-    def choose(self, sites: Sequence[int]) -> tuple[Tensors, Tensors]:
-        """Model tensors and what the loss depends on, ``[len(sites), ...]``; those of all sites are not copied."""
+    def choose(self, sites: Sequence[int]) -> Tensors:
+        """Model tensors ``[len(sites), ...]``, a copy unless they are those of all sites."""
         if len(sites) == len(self.learners):
-            return self._tensors, self._extras
-        tensors, extras = (
-            {name: tensor[list(sites)] for name, tensor in every.items()} for every in (self._tensors, self._extras)
-        )
-        return tensors, extras
+            return self._tensors
+        return {name: tensor[list(sites)] for name, tensor in self._tensors.items()}
 
-    def take(self, sites: Sequence[int], gradients: Tensors, buffers: Tensors) -> None:
-        """Hand gradients to the optimizer, and write buffers back."""
+    def objectives(self, sites: Sequence[int]) -> Objectives:
+        """Those of these sites."""
+        return stack_objectives([self._objectives[site] for site in sites])
+
+    def set_gradients(self, sites: Sequence[int], gradients: Mapping[str, Tensor | None]) -> None:
+        """Hand gradients ``[len(sites), ...]`` to the optimizer; None for a weight that the loss does not depend on."""
         for name, gradient in gradients.items():
-            for site, own in zip(sites, gradient.contiguous().unbind(), strict=True):
-                self._weights[name][site].grad = own
-        for name, buffer in buffers.items():
-            if buffer is not self._tensors[name]:
-                self._tensors[name][list(sites)] = buffer
+            if gradient is not None:
+                for site, own in zip(sites, gradient.contiguous(), strict=True):
+                    self._weights[name][site].grad = own
+
+    def write_back(self, sites: Sequence[int], tensors: Tensors) -> None:
+        """Keep what changed in copies that `choose` gave."""
+        if len(sites) < len(self.learners):
+            for name, tensor in tensors.items():
+                self._tensors[name][list(sites)] = tensor
 
     def finite(self) -> list[bool]:
         """Of each site: no trainable weight is NaN or infinite."""

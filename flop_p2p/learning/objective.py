@@ -1,5 +1,6 @@
 """What local training minimizes: the loss of a task, class weights, and the prior of logit adjustment."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,8 +10,6 @@ from torch.nn import functional as F
 from flop_p2p.config import TrainingSettings
 from flop_p2p.data.dataset import Task
 from flop_p2p.learning.samples import Samples
-
-IGNORED = -100  # a class label that PyTorch's cross-entropy leaves out of loss and mean
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,43 @@ class Objective:
         if self.task == "multilabel":
             return F.binary_cross_entropy_with_logits(logits, labels, pos_weight=self.class_weights)
         return F.cross_entropy(logits, labels, weight=self.class_weights)
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """The losses of several sites, each that of its `Objective`; prior and class weights are ``[sites, outputs]``."""
+
+    task: Task
+    prior: Tensor | None
+    class_weights: Tensor | None
+
+    def losses(self, logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+        """Mean loss of each site's batch, ``[sites]``.
+
+        Args:
+            logits: ``[sites, batch, outputs]``.
+            labels: ``[sites, batch]``, or ``[sites, batch, outputs]`` for ``multilabel``.
+            counts: ones, and zeros for samples to be left out, float32 ``[sites, batch]``.
+        """
+        if self.prior is not None:
+            logits = logits + self.prior[:, None]
+        if self.task == "multilabel":
+            weights = None if self.class_weights is None else self.class_weights[:, None]
+            each = F.binary_cross_entropy_with_logits(logits, labels, pos_weight=weights, reduction="none").mean(dim=2)
+        else:
+            each = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+            if self.class_weights is not None:
+                counts = counts * self.class_weights.gather(1, labels)
+        return (each * counts).sum(dim=1) / counts.sum(dim=1)
+
+
+def stack_objectives(objectives: Sequence[Objective]) -> Objectives:
+    """The objectives of sites with the same settings as one."""
+    priors = [objective.prior for objective in objectives if objective.prior is not None]
+    weights = [objective.class_weights for objective in objectives if objective.class_weights is not None]
+    return Objectives(
+        objectives[0].task, torch.stack(priors) if priors else None, torch.stack(weights) if weights else None
+    )
 
 
 def build_objective(samples: Samples, indices: Tensor, settings: TrainingSettings) -> Objective:

@@ -33,6 +33,7 @@ class Learner:
 
     Attributes:
         objective: what it minimizes.
+        count: training samples of the site.
 
     Raises:
         ConfigError: the settings augment images, and the samples are rows of a table.
@@ -51,6 +52,7 @@ class Learner:
         self.name = name
         self.trainee = trainee
         self._samples = samples
+        self.count = len(indices)
         self._indices = indices
         positions = samples.positions(indices)
         self._labels = samples.labels[positions].cpu().numpy()

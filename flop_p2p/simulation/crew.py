@@ -17,16 +17,17 @@ from flop_p2p import errors
 from flop_p2p.errors import FlopError, RunError
 from flop_p2p.simulation.work import Work
 
-Job = Literal["train", "evaluate", "evaluate_pooled"]
-Result = tuple[int, Any]
+Job = Literal["train_group", "evaluate", "evaluate_pooled"]
+Item = int | list[int]  # what a job is for: a site, or a group
+Result = tuple[Any, Any]
 FLUSH_SECONDS = 0.02  # results are sent together, so that ten thousand small sites do not make as many messages
 
 
 class Crew(Protocol):
     """Does a job for many sites. What comes of it does not depend on who does it, or in which order."""
 
-    def run(self, job: Job, sites: Sequence[int], *arguments: Any) -> Iterator[Result]:
-        """Do ``job`` (a method of `Work`) for all ``sites``; each with its result, in any order.
+    def run(self, job: Job, sites: Sequence[Item], *arguments: Any) -> Iterator[Result]:
+        """Do ``job`` (a method of `Work`) for all ``sites`` or groups of them; each with its result, in any order.
 
         Raises:
             FlopError: what the job raised.
@@ -47,7 +48,7 @@ class Alone:
         self._work = work
         self._halted = False
 
-    def run(self, job: Job, sites: Sequence[int], *arguments: Any) -> Iterator[Result]:
+    def run(self, job: Job, sites: Sequence[Item], *arguments: Any) -> Iterator[Result]:
         """As `Crew.run`."""
         self._halted = False
         for site in sites:
@@ -80,11 +81,11 @@ class Forked:
         self.processes: list[ForkProcess] = []
         self._pipes: list[Connection] = []
 
-    def run(self, job: Job, sites: Sequence[int], *arguments: Any) -> Iterator[Result]:
+    def run(self, job: Job, sites: Sequence[Item], *arguments: Any) -> Iterator[Result]:
         """As `Crew.run`."""
         self._start()
         self._next.value, self._halted.value = 0, 0
-        order = msgpack.packb([job, [int(site) for site in sites], list(arguments)])
+        order = msgpack.packb([job, list(sites), list(arguments)])
         for pipe in self._pipes:
             pipe.send_bytes(order)
         busy = list(self._pipes)
@@ -153,7 +154,7 @@ class Forked:
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return
 
-    def _do(self, pipe: Connection, job: Job, sites: Sequence[int], arguments: Sequence[Any]) -> None:
+    def _do(self, pipe: Connection, job: Job, sites: Sequence[Item], arguments: Sequence[Any]) -> None:
         results: list[Result] = []
         sent = time.monotonic()
         while (position := self._take()) < len(sites) and not self._halted.value:

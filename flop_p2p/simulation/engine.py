@@ -104,7 +104,7 @@ class Simulation:
         self.crew.close()
 
     def run_round(self, pause: Callable[[], bool]) -> bool:
-        """Train every site once and mix; ``pause`` is asked after each site.
+        """Train every site once and mix; ``pause`` is asked after each site or group.
 
         Returns:
             True when the round is complete, False when ``pause`` said so before; calling again goes on.
@@ -128,10 +128,11 @@ class Simulation:
         """Train the sites that did not train yet in this round; False when ``pause`` left some of them over."""
         progress, start = self.progress, time.perf_counter()
         rows = [int(row) for row in self.exchange.trains(round_index)] if self.method.trains else []
-        left = [row for row in rows if self.names[row] not in progress.trained]
-        left.sort(key=lambda row: -self.work.learners[row].steps)  # the longest first, so that all end together
-        for row, (loss, seconds) in self.crew.run("train", left, round_index, self._phase(round_index)):
-            progress.trained[self.names[row]] = (loss, seconds)
+        groups = [[row for row in group if self.names[row] not in progress.trained] for group in self.work.groups(rows)]
+        left = [group for group in groups if group]
+        for group, results in self.crew.run("train_group", left, round_index, self._phase(round_index)):
+            for row, (loss, seconds) in zip(group, results, strict=True):
+                progress.trained[self.names[row]] = (loss, seconds)
             if pause():
                 self.crew.halt()
         progress.seconds["training"] += time.perf_counter() - start

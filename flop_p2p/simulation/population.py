@@ -1,13 +1,15 @@
 """All sites of a simulation in memory: bodies, heads and optimizers as rows of matrices, and one model for them all."""
 
 import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from flop_p2p.config import TrainingSettings
-from flop_p2p.learning import Blueprint, Trainee
+from flop_p2p.learning import Blueprint, Stack, Trainee
 from flop_p2p.partial import Binding, flatten
 from flop_p2p.simulation.memory import shared_tensor
 
@@ -77,6 +79,23 @@ class Workbench:
         if population.optimizers.shape[1]:
             self.trainee.optimizer.bind(population.optimizers[site])
         return self.trainee.model
+
+    @contextmanager
+    def stack(self, sites: Sequence[int]) -> Iterator[Stack]:
+        """The models of several sites, side by side in new memory; what became of them is kept at the end."""
+        population, rows = self._population, list(sites)
+        copies = {name: tensor[rows] for name, tensor in population.tensors().items()}
+        tensors = {name: copies[f"local/{name}"] for name in population.local}
+        for part, schema in (("bodies", population.split.body), ("heads", population.split.head)):
+            for spec in schema.tensors:
+                start, end = schema.offsets[spec.name]
+                tensors[spec.name] = copies[part][:, start:end].view(len(rows), *spec.shape)
+        optimizers = copies["optimizers"]
+        if not optimizers.shape[1]:
+            optimizers = optimizers.new_zeros(len(rows), self.trainee.optimizer.numbers)
+        yield Stack(tensors, optimizers)
+        for name, tensor in population.tensors().items():
+            tensor[rows] = copies[name]
 
 
 def _repeat(value: Tensor, sites: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What is computed for one site at a time: training and evaluation. Every worker process can do all of it."""
+"""What is computed for one site or a group of them: training and evaluation. Every worker process can do all of it."""
 
 import time
 from collections.abc import Sequence
@@ -8,10 +8,11 @@ from torch import nn
 
 from flop_p2p.config import ExperimentSettings
 from flop_p2p.data import SiteSplit
-from flop_p2p.errors import TrainingError
+from flop_p2p.errors import ConfigError, TrainingError
 from flop_p2p.learning import (
     Blueprint,
     Learner,
+    Lockstep,
     Metrics,
     Phase,
     Samples,
@@ -20,12 +21,13 @@ from flop_p2p.learning import (
     score,
     steps_of_round,
 )
+from flop_p2p.simulation.grouping import sites_at_once
 from flop_p2p.simulation.methods import Method
 from flop_p2p.simulation.population import Population, Workbench
 
 
 class Work:
-    """The jobs of a simulation, each for one site. What they return is plain enough to be sent by a worker.
+    """The jobs of a simulation, each for one site or a group. What they return is plain enough to be sent by a worker.
 
     Args:
         sites: those that take part, in the order of the population's rows; with a pooled method there is one row.
@@ -33,6 +35,9 @@ class Work:
 
     Attributes:
         learners: one for each row of the population.
+
+    Raises:
+        ConfigError: sites cannot train at once as the settings ask.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class Work:
         self._sites, self._pooled_test = sites, pooled_test
         self._bench = Workbench(population, blueprint, settings.training)
         self.learners = self._build_learners()
+        self._at_once, self._lockstep = self._find_lockstep()
         self._predicted: tuple[int, int, np.ndarray | None] | None = None
 
     def _build_learners(self) -> list[Learner]:
@@ -62,6 +68,28 @@ class Work:
     def _learner(self, name: str, trainee: Trainee, indices: np.ndarray, steps: int | None = None) -> Learner:
         settings = self._settings
         return Learner(name, trainee, self._samples, indices, settings.training, settings.seed, steps)
+
+    def _find_lockstep(self) -> tuple[int, Lockstep | None]:
+        """How many sites train at once, and what trains them if more than one."""
+        settings, trainee = self._settings, self._bench.trainee
+        asked = settings.sites_at_once
+        at_once = asked or sites_at_once(trainee.model, self._samples.inputs.device, len(self.learners))
+        if at_once == 1 or len(self.learners) == 1 or not self._method.trains:
+            return 1, None
+        try:
+            return at_once, Lockstep(trainee, self._samples, settings.training)
+        except ConfigError:
+            if asked:
+                raise
+            return 1, None
+
+    def groups(self, rows: Sequence[int]) -> list[list[int]]:
+        """The rows that train at once, those that take longest first, so that all workers end together.
+
+        It does not depend on the number of workers, as figures would through rounding.
+        """
+        order = sorted(rows, key=lambda row: (-self.learners[row].steps, -self.learners[row].count, row))
+        return [order[start : start + self._at_once] for start in range(0, len(order), self._at_once)]
 
     def newcomer(self, site: SiteSplit, model: nn.Module) -> Learner:
         """A learner of a site outside the population."""
@@ -82,6 +110,21 @@ class Work:
         self.model(row)
         loss = self.learners[row].train(round_index, phase)
         return loss, time.perf_counter() - start
+
+    def train_group(self, rows: Sequence[int], round_index: int, phase: Phase) -> list[tuple[float, float]]:
+        """As `train`, for the rows of a group at once; the seconds of each are its part of those of the group.
+
+        Raises:
+            TrainingError: training diverged.
+        """
+        if self._lockstep is None or len(rows) == 1:
+            return [self.train(row, round_index, phase) for row in rows]
+        start = time.perf_counter()
+        learners = [self.learners[row] for row in rows]
+        with self._bench.stack(rows) as stack:
+            losses = self._lockstep.train(learners, stack, round_index, phase)
+        seconds = (time.perf_counter() - start) / len(rows)
+        return [(loss, seconds) for loss in losses]
 
     def evaluate(self, position: int, round_index: int) -> dict[str, Metrics | None]:
         """How good the model of one site is on its own ``validation`` and ``test`` samples; None where there are none.
