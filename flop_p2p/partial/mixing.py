@@ -41,21 +41,23 @@ def mix(own: Vector, name: str, weight: float, parts: Sequence[tuple[str, float,
         block[:] = _weighted_sum(pieces, total[: len(block)], scaled[: len(block)])
 
 
-def mix_rows(bodies: Vector, matrix: csr_array) -> None:
-    """Replace ``bodies`` by ``matrix @ bodies``; the cost grows with the edges.
+def mix_rows(bodies: Vector, matrix: csr_array, others: Vector | None = None) -> None:
+    """Replace ``bodies`` by ``matrix @ bodies``, or by ``matrix @ [bodies, others]``; the cost grows with the edges.
 
-    A sparse product multiplies and adds in the order of the columns, as `mix` does: on x86-64 both give each site the
-    same bits. Extra memory is two blocks of 1 MiB, whatever the size of the bodies.
+    A sparse product multiplies and adds in the order of the indices, as `mix` does: on x86-64 both give each site the
+    same bits. Extra memory is three blocks of 1 MiB, whatever the size of the bodies.
 
     Args:
-        bodies: ``[sites, parameters]``, sites in ascending order of their names.
-        matrix: mixing matrix ``[sites, sites]`` with sorted indices.
+        bodies: ``[sites, parameters]``.
+        matrix: mixing matrix ``[sites, sites and others]``; the indices of a row in ascending order of the names.
+        others: ``[others, parameters]``, only read.
     """
     weights = csr_array((matrix.data.astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
-    width = max(1, ROWS_BLOCK_BYTES // (4 * len(bodies)))
+    width = max(1, ROWS_BLOCK_BYTES // (4 * matrix.shape[1]))
     for start in range(0, bodies.shape[1], width):
         block = bodies[:, start : start + width]
-        block[:] = weights @ block
+        whole = block if others is None else np.concatenate([block, others[:, start : start + width]])
+        block[:] = weights @ whole
 
 
 def _weighted_sum(pieces: Iterable[tuple[float, Vector]], total: Vector, scaled: Vector) -> Vector:

@@ -19,6 +19,7 @@ from flop_p2p.simulation.population import Population
 from flop_p2p.writing import write_text, writing
 
 PART_BYTES = 64 << 20  # safetensors copies what it writes, so parts bound the memory that takes
+Trained = dict[str, tuple[float, float]]
 Part = dict[str, Any]  # file: its name; sites: names of its rows, in order
 
 
@@ -36,7 +37,7 @@ class Progress:
     traffic: list[int]
     last_round: int
     round: int = 0
-    trained: dict[str, tuple[float, float]] = field(default_factory=dict)
+    trained: Trained = field(default_factory=dict)
     seconds: dict[str, float] = field(
         default_factory=lambda: {"total": 0.0, "training": 0.0, "mixing": 0.0, "evaluation": 0.0}
     )

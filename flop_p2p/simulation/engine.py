@@ -4,17 +4,21 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from flop_p2p.config import ExperimentSettings
 from flop_p2p.data import FederatedData, SiteSplit
 from flop_p2p.errors import ConfigError
 from flop_p2p.learning import Metrics, Phase, Samples, build_blueprint, find_device
-from flop_p2p.simulation.checkpoint import Progress, load_checkpoint, save_manifest, save_parts
-from flop_p2p.simulation.crew import build_crew, usable_workers
+from flop_p2p.simulation.checkpoint import Progress, Trained, load_checkpoint, save_manifest, save_parts
+from flop_p2p.simulation.crew import Job, build_crew, usable_workers
 from flop_p2p.simulation.exchange import build_exchange
 from flop_p2p.simulation.methods import METHODS
 from flop_p2p.simulation.mixing import consensus_distance
 from flop_p2p.simulation.population import Population
+from flop_p2p.simulation.ranks import ALONE, Ranks
 from flop_p2p.simulation.run_directory import Line
 from flop_p2p.simulation.work import Work
 
@@ -36,14 +40,20 @@ class RoundReport:
 class Simulation:
     """One method over the sites of a data set, round by round.
 
+    Of several ranks each holds a part of the sites; what is told of sites is told of all of them, at every rank.
+
     Args:
         sites: the sites that take part, ascending by name.
         workers: processes that train and evaluate; 0 takes one a core. Figures do not depend on it.
         bodies_in: a folder for a file that holds the bodies instead of memory.
+        ranks: the processes of the run.
+
+    Attributes:
+        own: positions of the rows that this process holds.
 
     Raises:
         ConfigError, DataError, ModelError, SplitError, TopologyError: the settings cannot be simulated.
-        RunError: so many workers cannot be had, or the file of the bodies cannot be made.
+        RunError: so many workers or ranks cannot be had, or the file of the bodies cannot be made.
     """
 
     def __init__(
@@ -54,11 +64,12 @@ class Simulation:
         *,
         workers: int = 1,
         bodies_in: Path | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.settings = settings
+        self.settings, self.ranks = settings, ranks
         self.method = METHODS[settings.method]
         self.sites = tuple(sites)
-        device = find_device(settings.device)
+        device = find_device(ranks.device(settings.device))
         self.samples = Samples(data, device)
         self.pooled_test = data.pooled_test
         self.class_names = data.dataset.class_names
@@ -67,15 +78,16 @@ class Simulation:
         shares_all = self.method.shares == "model"
         self.blueprint = build_blueprint(settings.model, shape, outputs, settings.seed, shares_all=shares_all)
         self.blueprint.template.to(device)
-        self.exchange = build_exchange(self.method, settings, [site.name for site in sites], counts)
-        rows = 1 if self.method.pooled else len(sites)
-        self.population = Population(self.blueprint, rows, settings.training, bodies_in)
+        self.exchange = build_exchange(self.method, settings, [site.name for site in sites], counts, ranks)
+        self.own = self.exchange.placement.own
+        self._own_sites = self.sites if self.method.pooled else tuple(self.sites[position] for position in self.own)
+        self.population = Population(self.blueprint, len(self.own), settings.training, bodies_in)
         self.population.exchanged = self.exchange.state(self.population.bodies)
         self.work = Work(
-            settings, self.method, self.samples, self.blueprint, self.population, self.sites, self.pooled_test
+            settings, self.method, self.samples, self.blueprint, self.population, self._own_sites, self.pooled_test
         )
         self.names = [learner.name for learner in self.work.learners]
-        self.crew = build_crew(self.work, usable_workers(workers, len(self.sites), settings.threads, device))
+        self.crew = build_crew(self.work, usable_workers(workers, len(self._own_sites), settings.threads, device))
         self.progress = Progress([0] * self.exchange.participants, last_round=settings.training.rounds)
         self._check_settings()
 
@@ -92,12 +104,14 @@ class Simulation:
         self.progress = load_checkpoint(checkpoint, self.population, self.names)
 
     def save(self, checkpoint: Path) -> None:
-        """Write everything that `resume` needs.
+        """Write everything that `resume` needs; all ranks write into the same folder.
 
         Raises:
             RunError: it cannot be written.
         """
-        save_manifest(checkpoint, self.progress, save_parts(checkpoint, self.progress, self.population, self.names))
+        progress = self.progress
+        parts = self.ranks.share(lambda: save_parts(checkpoint, progress, self.population, self.names))
+        self.ranks.of_first(lambda: save_manifest(checkpoint, progress, [part for some in parts for part in some]))
 
     def close(self) -> None:
         """End the worker processes."""
@@ -107,9 +121,11 @@ class Simulation:
         """Train every site once and mix; ``pause`` is asked after each site or group.
 
         Returns:
-            True when the round is complete, False when ``pause`` said so before; calling again goes on.
+            True when the round is complete, False when ``pause`` said so before, at whichever rank; calling again
+            goes on.
 
         Raises:
+            RunError: a rank was lost.
             TrainingError: training diverged.
         """
         progress, round_index = self.progress, self.progress.round
@@ -127,16 +143,24 @@ class Simulation:
     def _train(self, round_index: int, pause: Callable[[], bool]) -> bool:
         """Train the sites that did not train yet in this round; False when ``pause`` left some of them over."""
         progress, start = self.progress, time.perf_counter()
-        rows = [int(row) for row in self.exchange.trains(round_index)] if self.method.trains else []
-        groups = [[row for row in group if self.names[row] not in progress.trained] for group in self.work.groups(rows)]
+        drawn = self.exchange.trains(round_index) if self.method.trains else self.own[:0]
+        rows = np.flatnonzero(np.isin(self.own, drawn)).tolist()
+        for trained in self.ranks.share(lambda: self._train_own(rows, round_index, pause)):
+            progress.trained |= trained
+        progress.seconds["training"] += time.perf_counter() - start
+        return len(progress.trained) == len(drawn)
+
+    def _train_own(self, rows: Sequence[int], round_index: int, pause: Callable[[], bool]) -> Trained:
+        """Train those of the ``rows`` held here that did not train yet in this round; what came of them, by name."""
+        before, trained = self.progress.trained, {}
+        groups = [[row for row in group if self.names[row] not in before] for group in self.work.groups(rows)]
         left = [group for group in groups if group]
         for group, results in self.crew.run("train_group", left, round_index, self._phase(round_index)):
             for row, (loss, seconds) in zip(group, results, strict=True):
-                progress.trained[self.names[row]] = (loss, seconds)
+                trained[self.names[row]] = (loss, seconds)
             if pause():
                 self.crew.halt()
-        progress.seconds["training"] += time.perf_counter() - start
-        return len(progress.trained) == len(rows)
+        return trained
 
     def _fine_tunes(self, round_index: int) -> bool:
         return self.method.fine_tunes and round_index == self.progress.last_round - 1
@@ -156,13 +180,13 @@ class Simulation:
         round_number, every = progress.round, self.settings.evaluate_every
         asked = round_number == progress.last_round or (every > 0 and round_number % every == 0)
         start = time.perf_counter()
-        distance = consensus_distance(self.population.bodies) if asked else None
-        figures = dict(self.crew.run("evaluate", range(len(self.sites)), round_number)) if asked else {}
+        distance = self.consensus_distance() if asked else None
+        figures = self._evaluate("evaluate") if asked else {}
         lines: list[Line] = []
-        for position, site in enumerate(self.sites):
+        for site in self.sites:
             name = self.names[0] if self.method.pooled else site.name
             loss, seconds = progress.trained.get(name, (None, 0.0))
-            found = figures.get(position, {"validation": None, "test": None})
+            found = figures.get(site.name, {"validation": None, "test": None})
             lines.append(
                 {
                     "round": round_number,
@@ -182,9 +206,22 @@ class Simulation:
     def evaluate_pooled(self) -> dict[str, Metrics]:
         """How good each site's own model is on the pooled test split."""
         start = time.perf_counter()
-        results = dict(self.crew.run("evaluate_pooled", range(len(self.sites)), self.progress.round))
+        results = self._evaluate("evaluate_pooled")
         self.progress.seconds["evaluation"] += time.perf_counter() - start
-        return {site.name: results[position] for position, site in enumerate(self.sites)}
+        return {site.name: results[site.name] for site in self.sites}
+
+    def _evaluate(self, job: Job) -> dict[str, Any]:
+        """What comes of an evaluation of all sites, by name; each rank evaluates its own."""
+
+        def evaluate_own() -> dict[str, Any]:
+            results = self.crew.run(job, range(len(self._own_sites)), self.progress.round)
+            return {self._own_sites[position].name: result for position, result in results}
+
+        return {name: result for some in self.ranks.share(evaluate_own) for name, result in some.items()}
+
+    def consensus_distance(self) -> float:
+        """Root mean square distance of the bodies of all sites from their mean."""
+        return consensus_distance(self.population.bodies, self.ranks)
 
     def bytes_total(self) -> int:
         """Bytes of bodies sent so far by all participants; each counts once though two take part."""

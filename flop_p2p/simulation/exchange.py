@@ -14,21 +14,28 @@ from torch import Tensor
 from flop_p2p.config import ExperimentSettings, GossipSettings
 from flop_p2p.errors import ConfigError
 from flop_p2p.gossip.compression import move, publish, rounding
+from flop_p2p.learning import steps_of_round
 from flop_p2p.partial import mix_rows
 from flop_p2p.seeding import derive
+from flop_p2p.simulation.boundary import Boundary
 from flop_p2p.simulation.methods import Method
 from flop_p2p.simulation.mixing import BLOCK_BYTES, average_in_place, mix_in_place, mixing_tensor
+from flop_p2p.simulation.placement import Placement, place, together
+from flop_p2p.simulation.ranks import ALONE, Ranks
 from flop_p2p.topology import Schedule, build_schedule, check_compression
 from flop_p2p.topology.analysis import edges_between
 from flop_p2p.wire.encodings import AGREED, Numbers, encoded_bytes
 
 NUMBER_BYTES = 4  # float32
+CROSSING_BYTES = 64 * 2**20  # at most so much is held of what comes from other ranks
+LEAST_WIDTH = 4096  # numbers of a body that travel at a time, however many sites there are
 FEW_NEIGHBOURS = 8  # weights a row, the own one included; with more the matrix product is much faster
 
 
 class Exchange(Protocol):
-    """One way to exchange bodies. Rounds are counted from 0."""
+    """One way to exchange bodies. Rounds are counted from 0; positions are those among the sites of all ranks."""
 
+    placement: Placement  # of the sites that it exchanges the bodies of
     participants: int  # sites, and one more where there is a server
     doubly_stochastic: bool | None  # None where no topology is used
 
@@ -36,7 +43,11 @@ class Exchange(Protocol):
         """Positions of the sites that train in this round, ascending."""
 
     def mix(self, bodies: Tensor, round_index: int) -> None:
-        """Exchange ``bodies`` ``[sites, parameters]`` in place."""
+        """Exchange ``bodies`` ``[own sites, parameters]`` in place.
+
+        Raises:
+            RunError: another rank was lost.
+        """
 
     def messages(self, round_index: int) -> np.ndarray:
         """Bodies sent plus received in this round, a participant; the server comes last."""
@@ -46,7 +57,7 @@ class Exchange(Protocol):
         return NUMBER_BYTES * parameters
 
     def state(self, bodies: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
-        """What it keeps from round to round beside ``bodies``, ``[sites, ...]`` each, by name; checkpoints hold it."""
+        """What it keeps from round to round beside ``bodies``, as many rows each, by name; checkpoints hold it."""
         return {}
 
 
@@ -55,7 +66,8 @@ class NoExchange(Exchange):
 
     doubly_stochastic: bool | None = None
 
-    def __init__(self, sites: int) -> None:
+    def __init__(self, sites: int, placement: Placement | None = None) -> None:
+        self.placement = placement or together(sites)
         self.participants = sites
 
     def trains(self, round_index: int) -> np.ndarray:  # noqa: ARG002
@@ -80,8 +92,11 @@ class ServerExchange(Exchange):
 
     doubly_stochastic: bool | None = None
 
-    def __init__(self, weights: Sequence[float], fraction: float, seed: int) -> None:
+    def __init__(
+        self, weights: Sequence[float], fraction: float, seed: int, placement: Placement | None = None
+    ) -> None:
         self._weights = np.asarray(weights, dtype=np.float64)
+        self.placement = placement or together(len(self._weights))
         self._count = max(1, round(fraction * len(self._weights)))
         self._seed = seed
         self.participants = len(self._weights) + 1
@@ -96,7 +111,8 @@ class ServerExchange(Exchange):
         chosen = self.trains(round_index)
         weights = np.zeros_like(self._weights)
         weights[chosen] = self._weights[chosen] / self._weights[chosen].sum()
-        average_in_place(bodies, torch.from_numpy(weights).float().to(bodies.device))
+        own = torch.from_numpy(weights[self.placement.own]).float().to(bodies.device)
+        average_in_place(bodies, own, self.placement.ranks)
 
     def messages(self, round_index: int) -> np.ndarray:
         """One upload from each site that trained, one download to every site."""
@@ -109,8 +125,9 @@ class ServerExchange(Exchange):
 class GossipExchange(Exchange):
     """Every site mixes what it receives from its neighbours: ``X <- W X``."""
 
-    def __init__(self, schedule: Schedule) -> None:
+    def __init__(self, schedule: Schedule, placement: Placement) -> None:
         self._schedule = schedule
+        self.placement = placement
         self._matrix: csr_array | None = None
         self.participants = len(schedule.sites)
         self.doubly_stochastic: bool | None = schedule.doubly_stochastic
@@ -120,14 +137,23 @@ class GossipExchange(Exchange):
         return np.arange(self.participants)
 
     def mix(self, bodies: Tensor, round_index: int) -> None:
-        """Mix with the matrix of this round: where sites have few neighbours, to the bit as their nodes would."""
+        """Mix with the matrix of this round: where sites have few neighbours, to the bit as their nodes would.
+
+        What comes from other ranks comes block by block.
+        """
         matrix = self._schedule.mixing(round_index)
-        if bodies.device.type == "cpu" and matrix.nnz <= FEW_NEIGHBOURS * self.participants:
-            mix_rows(bodies.numpy(), matrix)
-            return
         if matrix is not self._matrix:  # a static topology gives the same one each time
-            self._matrix, self._weights = matrix, mixing_tensor(matrix, bodies.device)
-        mix_in_place(bodies, self._weights)
+            self._matrix, self._boundary = matrix, Boundary(matrix, self.placement)
+            few = bodies.device.type == "cpu" and matrix.nnz <= FEW_NEIGHBOURS * self.participants
+            self._weights = None if few else mixing_tensor(self._boundary.matrix, bodies.device)
+        crosses = self.placement.ranks.count > 1
+        width = max(LEAST_WIDTH, CROSSING_BYTES // (4 * self.participants)) if crosses else bodies.shape[1]
+        for block in torch.split(bodies, max(1, width), dim=1):
+            others = self._boundary.exchange(block) if crosses else None
+            if self._weights is None:
+                mix_rows(block.numpy(), self._boundary.matrix, None if others is None else others.numpy())
+            else:
+                mix_in_place(block, self._weights, others)
 
     def messages(self, round_index: int) -> np.ndarray:
         """One body along every edge of this round."""
@@ -146,15 +172,15 @@ class CompressedExchange(GossipExchange):
         TopologyError: the schedule does not go with the compression.
     """
 
-    def __init__(self, schedule: Schedule, gossip: GossipSettings, seed: int) -> None:
-        super().__init__(schedule)
+    def __init__(self, schedule: Schedule, placement: Placement, gossip: GossipSettings, seed: int) -> None:
+        super().__init__(schedule, placement)
         check_compression(gossip, schedule)
         self._gossip = gossip
         self._seed = seed
         self._public: Tensor | None = None
 
     def state(self, bodies: Tensor) -> dict[str, Tensor]:
-        """With top-k the public bodies, ``[sites, parameters]``, on the CPU."""
+        """With top-k the public bodies, ``[own sites, parameters]``, on the CPU."""
         if self._gossip.compression != "top-k":
             return {}
         self._public = torch.zeros(bodies.shape)
@@ -165,7 +191,7 @@ class CompressedExchange(GossipExchange):
         own = bodies.cpu().numpy()
         public = np.empty_like(own) if self._public is None else self._public.numpy()
         self._publish(own, public, round_index)
-        width = max(1, BLOCK_BYTES // (4 * len(own)))
+        width = max(1, BLOCK_BYTES // (4 * self.participants))  # the same at all ranks
         for start in range(0, own.shape[1], width):
             block = slice(start, start + width)
             mixed = torch.from_numpy(public[:, block].copy())
@@ -177,8 +203,8 @@ class CompressedExchange(GossipExchange):
     def _publish(self, own: Numbers, public: Numbers, round_index: int) -> None:
         """Replace each row of ``public``."""
         known = self._gossip.compression == "top-k" and round_index > 0
-        for row, name in enumerate(self._schedule.sites):
-            draw = rounding(self._seed, name, round_index)
+        for row, position in enumerate(self.placement.own):
+            draw = rounding(self._seed, self._schedule.sites[position], round_index)
             public[row] = publish(own[row], public[row] if known else None, self._gossip, draw).public
 
     def message_bytes(self, parameters: int, round_index: int) -> int:
@@ -188,23 +214,28 @@ class CompressedExchange(GossipExchange):
 
 
 def build_exchange(
-    method: Method, settings: ExperimentSettings, sites: Sequence[str], samples: Sequence[int]
+    method: Method, settings: ExperimentSettings, sites: Sequence[str], samples: Sequence[int], ranks: Ranks = ALONE
 ) -> Exchange:
-    """The exchange of ``method`` over ``sites`` with so many training ``samples`` each.
+    """The exchange of ``method`` over ``sites``, spread over ``ranks``, with so many training ``samples`` each.
 
     Raises:
-        ConfigError: compression is set for a method without gossip.
+        ConfigError: compression is set for a method without gossip, or several ranks for one pooled model.
+        RunError: there are more ranks than sites.
         TopologyError: the topology does not exist for these sites, cannot be weighted by samples, or does not go with
             the compression.
     """
     if method.exchange != "gossip" and settings.gossip.compression != "none":
         raise ConfigError(f"{method.name} does not gossip, and only gossip is compressed; leave --compression out")
+    steps = [steps_of_round(count, settings.training) for count in samples]
     if method.exchange == "gossip":
         schedule = build_schedule(settings.topology, sites, samples, settings.seed)
+        placement = place(ranks, steps, schedule)
         if settings.gossip.compression != "none":
-            return CompressedExchange(schedule, settings.gossip, settings.seed)
-        return GossipExchange(schedule)
+            return CompressedExchange(schedule, placement, settings.gossip, settings.seed)
+        return GossipExchange(schedule, placement)
     if method.exchange == "server":
         weights = samples if settings.topology.weighting == "samples" else [1] * len(sites)
-        return ServerExchange(weights, settings.training.participation, settings.seed)
-    return NoExchange(1 if method.pooled else len(sites))
+        return ServerExchange(weights, settings.training.participation, settings.seed, place(ranks, steps))
+    if method.pooled and ranks.count > 1:
+        raise ConfigError(f"{method.name} trains one model in one process; leave --engine torchrun out")
+    return NoExchange(1) if method.pooled else NoExchange(len(sites), place(ranks, steps))

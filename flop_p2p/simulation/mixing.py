@@ -1,42 +1,54 @@
 """Mixing of all bodies at once, in place: ``X <- W X`` block by block, and how far from consensus they are."""
 
+import math
+
 import numpy as np
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from flop_p2p.simulation.ranks import ALONE, Ranks
+
 BLOCK_BYTES = 8 * 2**20
 DENSE_SITES = 64
 
 
-def mix_in_place(bodies: Tensor, weights: Tensor) -> None:
-    """Replace ``bodies`` by ``weights @ bodies``.
+def mix_in_place(bodies: Tensor, weights: Tensor, others: Tensor | None = None) -> None:
+    """Replace ``bodies`` by ``weights @ bodies``, or by ``weights @ [bodies, others]``.
 
     Extra memory is one block of about 8 MiB, whatever the size of the bodies.
 
     Args:
         bodies: ``[sites, parameters]``, float32.
-        weights: mixing matrix ``[sites, sites]`` as `mixing_tensor` gives it.
+        weights: mixing matrix ``[sites, sites and others]`` as `mixing_tensor` gives it.
+        others: ``[others, parameters]``, only read.
     """
-    width = max(1, BLOCK_BYTES // (4 * bodies.shape[0]))
-    for block in torch.split(bodies, width, dim=1):
-        block.copy_(weights @ block)
+    width = max(1, BLOCK_BYTES // (4 * weights.shape[1]))
+    for start in range(0, bodies.shape[1], width):
+        block = bodies[:, start : start + width]
+        whole = block if others is None else torch.cat([block, others[:, start : start + width]])
+        block.copy_(weights @ whole)
 
 
-def average_in_place(bodies: Tensor, weights: Tensor) -> None:
-    """Replace every row of ``bodies`` by the rows' mean, weighted by ``weights`` ``[sites]``: the server's step."""
-    bodies.copy_((weights @ bodies).expand_as(bodies))
+def average_in_place(bodies: Tensor, weights: Tensor, ranks: Ranks = ALONE) -> None:
+    """Replace every row of ``bodies`` by the mean of all rows, also those of other ranks: the server's step.
+
+    Args:
+        weights: that of each row, ``[sites]``; at all ranks together they sum to one.
+    """
+    bodies.copy_(ranks.sum(weights @ bodies).expand_as(bodies))
 
 
-def consensus_distance(bodies: Tensor) -> float:
-    """Root mean square distance of the sites' bodies ``[sites, parameters]`` from their mean."""
-    mean = bodies.mean(dim=0)
+def consensus_distance(bodies: Tensor, ranks: Ranks = ALONE) -> float:
+    """Root mean square distance of the bodies ``[sites, parameters]`` of all ranks from their mean."""
+    sites = sum(ranks.share(lambda: len(bodies)))
+    mean = ranks.sum(bodies.sum(dim=0)) / sites
     squares = torch.stack([(body - mean).square().sum() for body in bodies])
-    return float(squares.mean().sqrt())
+    return math.sqrt(sum(ranks.share(lambda: float(squares.sum()))) / sites)
 
 
 def mixing_tensor(matrix: csr_array, device: torch.device) -> Tensor:
-    """The mixing matrix ``[sites, sites]`` in float32: dense up to 64 sites, above that sparse.
+    """The mixing matrix ``[sites, sites and others]`` in float32: dense up to 64 sites, above that sparse.
 
     The cost of mixing then grows with the edges.
     """

@@ -5,7 +5,6 @@ from typing import Any
 
 from flop_p2p.learning import Metrics
 from flop_p2p.simulation.engine import Simulation
-from flop_p2p.simulation.mixing import consensus_distance
 from flop_p2p.simulation.run_directory import Line
 
 PER_CLASS = "per_class_recall"
@@ -49,7 +48,7 @@ def summarize(
         "late_sites": {"metrics": over_sites(late)} if late else None,
         "bytes": {"total": simulation.bytes_total(), "busiest_site": simulation.bytes_busiest()},
         "seconds": progress.seconds,
-        "consensus_distance": consensus_distance(simulation.population.bodies),
+        "consensus_distance": simulation.consensus_distance(),
     }
 
 
