@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,6 +46,7 @@ class EgressLog:
         self._name = name
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
+        self._syncing = threading.Lock()  # taken before the other
         schema = read_schema(folder)
         self._sizes = schema.sizes if schema else None
         self._schema_hash = schema.body.sha256 if schema else None
@@ -65,16 +67,33 @@ class EgressLog:
         Raises:
             EgressError: the log cannot be written.
         """
-        with self._lock:
-            try:
-                if self._lines is not None:
-                    self._lines.sync()
-            except OSError as error:
-                raise self._failure(error) from error
-            return self._chain or GENESIS
+        return self.sync()
 
-    def record(self, receiver: str, kind: str, round_index: int, size: int, sha256: bytes) -> bytes:
+    def sync(self) -> bytes:
+        """See `transport.base.Egress.sync`. Lines can be written meanwhile."""
+        with self._syncing:
+            with self._lock:
+                chain, lines = self._chain or GENESIS, self._lines
+                if lines is None or not lines.unsynced:
+                    return chain
+                lines.unsynced = False
+                file = os.dup(lines.file)  # for the log may be rotated meanwhile
+            try:
+                os.fsync(file)
+            except OSError as error:
+                with self._lock:
+                    raise self._failure(error) from error
+            finally:
+                os.close(file)
+            return chain
+
+    def record(
+        self, receiver: str, kind: str, round_index: int, size: int, sha256: bytes, *, durable: bool = True
+    ) -> bytes:
         """Write one line and return its hash (32 bytes), the chain that travels with the message.
+
+        Args:
+            durable: see `transport.base.Egress.record`.
 
         Raises:
             EgressError: the line cannot be written, or such a message may not leave; then nothing may be sent.
@@ -85,7 +104,7 @@ class EgressLog:
             try:
                 lines = self._lines or self._open()
                 line = self._line(receiver, kind, round_index, size, sha256)
-                lines.append(line, durable=kind not in NOT_RECEIPTED)
+                lines.append(line, durable=durable and kind not in NOT_RECEIPTED)
             except OSError as error:
                 raise self._failure(error) from error
             self._number += 1

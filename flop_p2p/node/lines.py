@@ -34,6 +34,10 @@ class LineLog:
     Args:
         max_bytes: size from which a file is rotated to ``<stem>-000001.jsonl`` and so on.
 
+    Attributes:
+        file: descriptor of the file that grows.
+        unsynced: a line of it may not survive a loss of power.
+
     Raises:
         OSError: from every method, where the disk fails or another program has touched the file. Then close the
             log and open it anew.
@@ -43,7 +47,7 @@ class LineLog:
         self.path = folder / f"{stem}.jsonl"
         self._stem = stem
         self._max_bytes = max_bytes
-        self._unsynced = False
+        self.unsynced = False
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if self.path.exists():
             self._heal()
@@ -56,8 +60,8 @@ class LineLog:
         self._check_untouched()
         if self._size and self._size + len(data) > self._max_bytes:
             self._rotate()
-        self._unsynced = True
-        written = os.write(self._file, data)
+        self.unsynced = True
+        written = os.write(self.file, data)
         self._size += written
         if written < len(data):
             raise OSError(errno.ENOSPC, "only a part of a line was written")
@@ -67,17 +71,17 @@ class LineLog:
 
     def sync(self) -> None:
         """Wait until all lines would survive a loss of power."""
-        if self._unsynced:
-            os.fsync(self._file)
-            self._unsynced = False
+        if self.unsynced:
+            os.fsync(self.file)
+            self.unsynced = False
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._file)
+        os.close(self.file)
 
     def _begin(self) -> None:
-        self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        state = os.fstat(self._file)
+        self.file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        state = os.fstat(self.file)
         self._identity, self._size = (state.st_dev, state.st_ino), state.st_size
         _sync_folder(self.path.parent)
 
@@ -91,7 +95,7 @@ class LineLog:
         self.sync()
         numbers = [_number(path, self._stem) for path in log_files(self.path.parent, self._stem)]
         self.path.rename(self.path.with_name(f"{self._stem}-{max(numbers, default=0) + 1:06d}.jsonl"))
-        os.close(self._file)
+        os.close(self.file)
         self._begin()
 
     def _heal(self) -> None:

@@ -146,11 +146,24 @@ class Egress(Protocol):
     ``round_index`` is -1 for messages that belong to no round.
     """
 
-    def record(self, receiver: str, kind: str, round_index: int, size: int, sha256: bytes) -> bytes:
+    def record(
+        self, receiver: str, kind: str, round_index: int, size: int, sha256: bytes, *, durable: bool = True
+    ) -> bytes:
         """Write one line and return its hash (32 bytes), the chain that travels with the message.
+
+        Args:
+            durable: the line of a message with a receipt survives a loss of power once this returns; without, once
+                `sync` has returned, and until then the message may not leave.
 
         Raises:
             EgressError: the line cannot be written; then nothing may be sent.
+        """
+
+    def sync(self) -> bytes:
+        """Wait until all lines so far would survive a loss of power; the hash of the last. Any thread may call it.
+
+        Raises:
+            EgressError: they would not; then nothing may be sent.
         """
 
     def receipt(self, sender: str, kind: str, round_index: int, chain: bytes) -> None:

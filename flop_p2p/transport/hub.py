@@ -50,6 +50,8 @@ class Hub:
         self._error: Exception | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._complaints: dict[str, set[str]] = {}
+        self._syncing = asyncio.Lock()
+        self._next_sync: asyncio.Task[None] | None = None  # has not begun
 
     def emit(self, event: Event) -> None:
         """Hand an event to the node."""
@@ -78,18 +80,40 @@ class Hub:
         if self._error is not None:
             raise EgressError(f"nothing is sent any more after an error: {self._error}")
 
-    def record(self, receiver: str, kind: str, round_index: int, size: int, sha256: bytes) -> bytes:
-        """Write the egress line of what is about to leave; its hash travels with it.
+    def record(
+        self, receiver: str, kind: str, round_index: int, size: int, sha256: bytes, *, durable: bool = True
+    ) -> bytes:
+        """Write the egress line of what is about to leave; its hash travels with it. See `Egress.record`.
 
         Raises:
             EgressError: now or earlier a line could not be written.
         """
         self.check()
         try:
-            return self._egress.record(receiver, kind, round_index, size, sha256)
+            return self._egress.record(receiver, kind, round_index, size, sha256, durable=durable)
         except EgressError as error:
             self.fail(error)
             raise
+
+    async def safe(self) -> None:
+        """Wait, beside the event loop, until all lines so far are on the disk. Who waits at the same time waits for
+        one sync: that of a round's bodies to all neighbours, for example.
+
+        Raises:
+            EgressError: they are not; nothing may leave.
+        """
+        if self._next_sync is None:
+            self._next_sync = self.spawn(self._sync())
+        await asyncio.shield(self._next_sync)
+        self.check()
+
+    async def _sync(self) -> None:
+        async with self._syncing:
+            self._next_sync = None  # it begins now: later lines need another one
+            try:
+                await asyncio.get_running_loop().run_in_executor(None, self._egress.sync)
+            except EgressError as error:
+                self.fail(error)
 
     def post(self, receiver: str, message: AnyMessage, route: Route, status: LinkStatus) -> None:
         """Encode, record and send: there is no other way for a message to leave.
@@ -98,10 +122,21 @@ class Hub:
             EgressError: it cannot be recorded; it was not sent.
             LinkError: nobody takes it.
         """
+        self._send(self._recorded(receiver, message), route, status)
+
+    async def post_safely(self, receiver: str, message: AnyMessage, route: Route, status: LinkStatus) -> None:
+        """The same, but what has to wait for the disk waits beside the event loop."""
+        data = self._recorded(receiver, message, durable=False)
+        await self.safe()
+        self._send(data, route, status)
+
+    def _recorded(self, receiver: str, message: AnyMessage, *, durable: bool = True) -> bytes:
         payload = encode(message)
         digest = hashlib.sha256(payload).digest()
-        chain = self.record(receiver, message.kind, round_of(message), len(payload), digest)
-        data = envelope(payload, chain)
+        chain = self.record(receiver, message.kind, round_of(message), len(payload), digest, durable=durable)
+        return envelope(payload, chain)
+
+    def _send(self, data: bytes, route: Route, status: LinkStatus) -> None:
         route.send([data])
         status.sent_bytes += len(data)
 

@@ -214,10 +214,11 @@ class Link:
         self.lose(reason)
         ended()
 
-    def _completed(self, current: _Current, descriptor: Descriptor, body: Body) -> None:
+    async def _completed(self, current: _Current, descriptor: Descriptor, body: Body) -> None:
         self._hub.receipt(self.name, "body", descriptor.round, descriptor.chain)
         self._hub.emit(BodyReceived(self.name, descriptor.round, body))
-        self.post(Receipt(round=descriptor.round, chain=descriptor.chain))
+        receipt = Receipt(round=descriptor.round, chain=descriptor.chain)
+        await self._hub.post_safely(self.name, receipt, current.way.control, self.status)
         self._renew_in_time(current, descriptor.round)
 
     def _leave(self, goodbye: Goodbye, current: _Current) -> None:
@@ -266,7 +267,7 @@ class Link:
             else:
                 self._heard(current)
                 if completed is not None:
-                    self._completed(current, *completed)
+                    await self._completed(current, *completed)
             self._give_credit()
 
     async def _beat(self, current: _Current) -> None:

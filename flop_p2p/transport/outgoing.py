@@ -93,7 +93,9 @@ class Outgoing:
     async def _send_body(self, outgoing: OutgoingBody) -> None:
         sealer, payload = self.sealer, outgoing.payload(self._told)
         chunks = chunk_views(payload.data.data, self._chunk_bytes)
-        chain = self._hub.record(self._name, "body", outgoing.round, payload.data.nbytes, payload.sha256)
+        size = payload.data.nbytes
+        chain = self._hub.record(self._name, "body", outgoing.round, size, payload.sha256, durable=False)
+        await self._hub.safe()
         if len(self._unacknowledged) == MAX_UNACKNOWLEDGED:
             del self._unacknowledged[next(iter(self._unacknowledged))]
         self._unacknowledged[chain] = outgoing.round
@@ -102,7 +104,7 @@ class Outgoing:
             schema_hash=self._hub.schema_hash,
             encoding=payload.encoding,
             base=payload.base,
-            size=payload.data.nbytes,
+            size=size,
             chunk_bytes=self._chunk_bytes,
             chunks=len(chunks),
             sha256=payload.sha256,

@@ -48,18 +48,31 @@ def outgoing(round_index: int, body: Body) -> OutgoingBody:
 
 @dataclass
 class ListEgress:
-    """An egress log in memory; ``broken`` makes it fail as a full disk would."""
+    """An egress log in memory; ``broken`` makes it fail as a full disk would, ``stuck`` as a lost one.
+
+    synced: how many lines are on the disk.
+    """
 
     lines: list[tuple[str, str, int, int, bytes]] = field(default_factory=list)
     receipts: list[tuple[str, str, int, bytes]] = field(default_factory=list)
     chains: list[bytes] = field(default_factory=list)
     broken: bool = False
+    stuck: bool = False
+    synced: int = 0
 
-    def record(self, receiver: str, kind: str, round_index: int, size: int, sha256: bytes) -> bytes:
+    def record(
+        self, receiver: str, kind: str, round_index: int, size: int, sha256: bytes, *, durable: bool = True
+    ) -> bytes:
         if self.broken:
             raise EgressError("the disk is full")
         self.lines.append((receiver, kind, round_index, size, sha256))
         self.chains.append(hashlib.sha256(repr(self.lines[-1]).encode() + str(len(self.lines)).encode()).digest())
+        return self.chains[-1]
+
+    def sync(self) -> bytes:
+        if self.stuck:
+            raise EgressError("the disk is lost")
+        self.synced = len(self.lines)
         return self.chains[-1]
 
     def receipt(self, sender: str, kind: str, round_index: int, chain: bytes) -> None:
