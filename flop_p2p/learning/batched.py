@@ -131,13 +131,19 @@ class Lockstep:
 
     def _load(self, batches: Sequence[np.ndarray]) -> tuple[Tensor, Tensor, Tensor]:
         """Inputs and labels of the samples at these positions, and which count, ``[sites, batch, ...]`` each."""
-        lengths = np.array([len(batch) for batch in batches])
-        longest = lengths.max()
-        positions = np.stack([np.pad(batch, (0, longest - len(batch)), mode="edge") for batch in batches])
+        longest = max(map(len, batches))
+        positions, counts = np.empty((len(batches), longest), np.int64), np.ones((len(batches), longest), np.float32)
+        for batch, own, count in zip(batches, positions, counts, strict=True):
+            own[: len(batch)] = batch
+            own[len(batch) :] = batch[-1]
+            count[len(batch) :] = 0
         inputs, labels = self._samples.batch(self._samples.positions(positions.reshape(-1)))
-        counts = torch.from_numpy((np.arange(longest) < lengths[:, None]).astype(np.float32)).to(inputs.device)
         shape = positions.shape
-        return inputs.view(*shape, *inputs.shape[1:]), labels.view(*shape, *labels.shape[1:]), counts
+        return (
+            inputs.view(*shape, *inputs.shape[1:]),
+            labels.view(*shape, *labels.shape[1:]),
+            torch.from_numpy(counts).to(inputs.device),
+        )
 
     def _logits(self, tensors: Tensors, inputs: Tensor) -> Tensor:
         """Logits ``[sites, batch, outputs]``; buffers among ``tensors`` change in place."""
