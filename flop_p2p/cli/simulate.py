@@ -1,10 +1,11 @@
 """`flop-p2p simulate`: one method, one topology, one seed."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -13,9 +14,14 @@ from rich.table import Table
 
 from flop_p2p.cli.options import BODIES_IN, SHARED_FLAGS, WORKERS, experiment_options
 from flop_p2p.config import ExperimentSettings
+from flop_p2p.errors import ConfigError, FlopError
 
 if TYPE_CHECKING:
     from flop_p2p.simulation import RoundReport
+    from flop_p2p.simulation.ranks import Ranks
+
+Engine = Literal["workers", "torchrun"]
+ENGINE = "workers: processes of this machine; torchrun: those that torchrun started, on one machine or many"
 
 
 @experiment_options({"--method": "method", "--topology": "topology.name", **SHARED_FLAGS})
@@ -25,23 +31,41 @@ def simulate(
     resume: Annotated[bool, typer.Option("--resume", help="go on with what is in --out, or begin it")] = False,
     workers: Annotated[int, typer.Option(min=0, help=WORKERS)] = 0,
     bodies_in: Annotated[Path | None, typer.Option(help=BODIES_IN)] = None,
+    engine: Annotated[Engine, typer.Option(help=ENGINE)] = "workers",
 ) -> None:
     """Simulate one method over the hospitals of a data set."""
     if resume and out is None:
         raise typer.BadParameter("--resume needs --out, the directory of the run to go on with")
+    with _ranks(engine, settings.device, workers) as ranks:
+        _simulate(settings, ranks, out, resume, 1 if engine == "torchrun" else workers, bodies_in)
+
+
+def _simulate(
+    settings: ExperimentSettings, ranks: "Ranks", out: Path | None, resume: bool, workers: int, bodies_in: Path | None
+) -> None:
     from flop_p2p.report.page import write_page
     from flop_p2p.report.run import run_schedule, write_pictures
     from flop_p2p.simulation import load_data, run_simulation
     from flop_p2p.topology.analysis import mean_reached
 
-    console = Console()
-    directory = out or Path("runs") / f"{settings.method}-{datetime.now():%Y%m%d-%H%M%S}"
-    with console.status("reading the data"):
+    console = Console(quiet=ranks.rank > 0)
+    name = ranks.of_first(lambda: f"{settings.method}-{datetime.now():%Y%m%d-%H%M%S}")
+    directory = out or Path("runs") / name
+    with console.status("reading the data"), ranks.together():
         data = load_data(settings)
     with _progress(console, settings) as on_round:
         summary = run_simulation(
-            settings, directory, data=data, resume=resume, workers=workers, bodies_in=bodies_in, on_round=on_round
+            settings,
+            directory,
+            data=data,
+            resume=resume,
+            workers=workers,
+            bodies_in=bodies_in,
+            ranks=ranks,
+            on_round=on_round,
         )
+    if ranks.rank > 0:
+        return
     with console.status("drawing"):
         schedule = run_schedule(settings, data, summary)
         write_pictures(directory, settings, data, schedule)
@@ -50,6 +74,29 @@ def simulate(
     if schedule is not None and not schedule.doubly_stochastic:
         console.print(mean_reached(schedule), highlight=False)
     console.print(f"written to {directory}", soft_wrap=True, markup=False)
+
+
+@contextmanager
+def _ranks(engine: Engine, device: str, workers: int) -> "Iterator[Ranks]":
+    """The processes of the run. What goes wrong at all of them is told by the first."""
+    if engine == "workers":
+        from flop_p2p.simulation.ranks import ALONE
+
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
+            raise ConfigError("torchrun started several processes of the same run; add --engine torchrun")
+        yield ALONE
+        return
+    if workers > 1:
+        raise ConfigError(f"--workers {workers}: not with --engine torchrun; start more processes instead")
+    from flop_p2p.simulation.torchrun import joined
+
+    with joined(device) as ranks:
+        try:
+            yield ranks
+        except FlopError as error:
+            if ranks.leave_to_first():
+                raise typer.Exit(error.exit_code) from None
+            raise
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The synchronous engine: every site trains, then all bodies are mixed at once as a matrix product."""
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -94,6 +95,17 @@ class Simulation:
     def _check_settings(self) -> None:
         if self.method.fine_tunes and self.settings.training.rounds < 2:
             raise ConfigError(f"{self.method.name} trains the head alone in its last round; take --rounds 2 or more")
+
+    def fingerprint(self) -> str:
+        """A SHA-256 of the settings, of who trains and tests on which samples, and of the initial weights."""
+        digest = hashlib.sha256(self.settings.model_dump_json().encode())
+        for site in self.sites:
+            digest.update(site.name.encode())
+            for part in (site.train, site.validation, site.test):
+                digest.update(part.tobytes())
+        for tensor in self.blueprint.template.state_dict().values():
+            digest.update(tensor.cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     def resume(self, checkpoint: Path) -> None:
         """Go back to where ``checkpoint`` was written.

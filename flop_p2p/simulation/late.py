@@ -44,9 +44,21 @@ def join_late(simulation: Simulation, late: Sequence[SiteSplit]) -> dict[str, Me
     Returns:
         metrics of each late site on its own test split.
     """
+    shared = simulation.ranks.share(lambda: _join_own(simulation, late))
+    results = {name: metrics for some in shared for name, metrics in some.items()}
+    return {site.name: results[site.name] for site in late}
+
+
+def _join_own(simulation: Simulation, late: Sequence[SiteSplit]) -> dict[str, Metrics]:
+    """As `join_late`, for the late sites whose neighbours this rank holds."""
     results = {}
+    rows = {int(position): row for row, position in enumerate(simulation.own)}
     for site in late:
-        model = _adopted_model(simulation, site)
+        draw = derive(simulation.settings.seed, "adopt", site.name)
+        row = rows.get(int(draw.integers(simulation.exchange.placement.sites)))
+        if row is None:
+            continue
+        model = _adopted_model(simulation, row)
         if simulation.method.trains:
             phase: Phase = "joint" if _is_local(simulation) else "head"
             learner = simulation.work.newcomer(site, model)
@@ -60,13 +72,11 @@ def _is_local(simulation: Simulation) -> bool:
     return simulation.method.exchange == "none" and not simulation.method.pooled
 
 
-def _adopted_model(simulation: Simulation, site: SiteSplit) -> nn.Module:
-    """A new model with the body of a neighbour and its initial head; all of the pooled model, which has one head."""
+def _adopted_model(simulation: Simulation, row: int) -> nn.Module:
+    """A new model with the body of this row and the initial head; all of the pooled model, which has one head."""
     model = copy.deepcopy(simulation.blueprint.template)
     if not _is_local(simulation):
-        bodies = simulation.population.bodies
-        neighbour = int(derive(simulation.settings.seed, "adopt", site.name).integers(len(bodies)))
-        bind(model, simulation.blueprint.split.body, bodies[neighbour].clone())
+        bind(model, simulation.blueprint.split.body, simulation.population.bodies[row].clone())
     if simulation.method.pooled:
         bind(model, simulation.blueprint.split.head, simulation.population.heads[0].clone())
     return model

@@ -10,10 +10,11 @@ import torch
 
 from flop_p2p.config import ExperimentSettings
 from flop_p2p.data import FederatedData, SiteSplit, load_federated
-from flop_p2p.errors import Interrupted
+from flop_p2p.errors import Interrupted, RunError
 from flop_p2p.simulation.engine import RoundReport, Simulation
 from flop_p2p.simulation.interrupt import stop_wish
 from flop_p2p.simulation.late import draw_late_sites, join_late
+from flop_p2p.simulation.ranks import ALONE, Ranks
 from flop_p2p.simulation.run_directory import RunDirectory
 from flop_p2p.simulation.summary import final_round, has_stalled, summarize
 from flop_p2p.topology import file_sites
@@ -43,6 +44,7 @@ def run_simulation(
     save_models: bool = True,
     workers: int = 0,
     bodies_in: Path | None = None,
+    ranks: Ranks = ALONE,
     on_round: Callable[[RoundReport], None] | None = None,
 ) -> dict[str, Any]:
     """Simulate one method, topology and seed, write ``directory`` and return its summary.
@@ -52,6 +54,7 @@ def run_simulation(
         resume: go on with an interrupted run; the result is that of an uninterrupted one.
         workers: processes that train and evaluate; 0 takes one a core. Figures do not depend on it.
         bodies_in: a folder for a file that holds the bodies instead of memory while the run lasts.
+        ranks: the processes of the run; all of them call this, with the same arguments.
         on_round: called after each round.
 
     Raises:
@@ -61,11 +64,12 @@ def run_simulation(
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:
-        data = load_data(settings) if data is None else data
-        present, late = draw_late_sites(settings, data.sites)
-        # before the directory is made: settings that cannot run leave none behind
-        simulation = Simulation(settings, data, present, workers=workers, bodies_in=bodies_in)
-        files = RunDirectory(directory, settings, resume)
+        with ranks.together():  # before the directory is made: settings that cannot run leave none behind
+            data = load_data(settings) if data is None else data
+            present, late = draw_late_sites(settings, data.sites)
+            simulation = Simulation(settings, data, present, workers=workers, bodies_in=bodies_in, ranks=ranks)
+        _check_same_beginning(simulation)
+        files = RunDirectory(directory, settings, resume, ranks)
         if (finished := files.summary()) is not None:
             return finished
         with closing(simulation):
@@ -74,14 +78,25 @@ def run_simulation(
         torch.set_num_threads(threads)
 
 
+def _check_same_beginning(simulation: Simulation) -> None:
+    """Refuse ranks that would not compute parts of the same run.
+
+    Raises:
+        RunError: settings, data or initial models differ.
+    """
+    if len(set(simulation.ranks.share(simulation.fingerprint))) > 1:
+        raise RunError("the processes have different settings, data or initial weights; give all the same files")
+
+
 class _Run:
     """A simulation and the directory that keeps what it does."""
 
     def __init__(self, simulation: Simulation, directory: RunDirectory) -> None:
         self.simulation = simulation
         self.directory = directory
-        if directory.checkpoint.exists():
-            simulation.resume(directory.checkpoint)
+        if simulation.ranks.of_first(directory.checkpoint.exists):
+            with simulation.ranks.together():
+                simulation.resume(directory.checkpoint)
         self._lines = directory.metrics(simulation.progress.round * len(simulation.sites))
         self._mark = self._saved = time.perf_counter()
 
@@ -95,15 +110,19 @@ class _Run:
                     report = self._report()
                     if on_round is not None:
                         on_round(report)
-                if asked_to_stop():
+                wishes = self.simulation.ranks.share(lambda: [asked_to_stop(), self._is_checkpoint_due()])
+                stop, save = map(any, zip(*wishes, strict=True))
+                if stop:
                     self._stop()
-                if self._is_checkpoint_due():
+                if save:
                     self._save()
         simulation = self.simulation
         pooled = simulation.evaluate_pooled()
         late_metrics = join_late(simulation, late)
         if save_models:
-            self.directory.save_models(simulation.blueprint.split, simulation.names, simulation.work.model)
+            names = simulation.names if simulation.method.pooled else [site.name for site in simulation.sites]
+            own = [int(position) for position in simulation.own]
+            self.directory.save_models(simulation.blueprint.split, names, own, simulation.work.model)
         self._tick()
         summary = summarize(simulation, self._lines, pooled, late_metrics)
         self.directory.finish(summary)

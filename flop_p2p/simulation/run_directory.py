@@ -14,6 +14,7 @@ from flop_p2p.config import ExperimentSettings, first_difference, read_toml, val
 from flop_p2p.errors import RunError
 from flop_p2p.partial import Split, save_model
 from flop_p2p.simulation.checkpoint import remove_checkpoint
+from flop_p2p.simulation.ranks import ALONE, Ranks
 from flop_p2p.writing import write_text, writing
 
 Line = dict[str, Any]
@@ -22,16 +23,28 @@ Line = dict[str, Any]
 class RunDirectory:
     """Creates or reopens the directory of one run.
 
+    Of several ranks rank 0 reads and writes, and tells the others; only models and parts of checkpoints are written by
+    whoever holds them.
+
     Args:
         resume: go on with what is there; otherwise an existing run is never touched.
+        ranks: the processes of the run. All of them call every method.
 
     Raises:
-        RunError: the directory holds another run, or cannot be written.
+        RunError: the directory holds another run, cannot be written, or is not the same one at all ranks.
     """
 
-    def __init__(self, path: Path, settings: ExperimentSettings, resume: bool) -> None:
+    def __init__(self, path: Path, settings: ExperimentSettings, resume: bool, ranks: Ranks = ALONE) -> None:
         self.path = path
         self.checkpoint = path / "checkpoint.json"
+        self._ranks = ranks
+        ranks.of_first(lambda: self._open(settings, resume))
+        with ranks.together():
+            if not (path / "config.toml").exists():
+                raise RunError(f"{path}: rank {ranks.rank} does not see what rank 0 wrote; --out must be shared by all")
+
+    def _open(self, settings: ExperimentSettings, resume: bool) -> None:
+        path = self.path
         try:
             if (path / "config.toml").exists():
                 self._reopen(settings, resume)
@@ -57,6 +70,9 @@ class RunDirectory:
         Raises:
             RunError: the file is damaged.
         """
+        return self._ranks.of_first(self._read_summary)
+
+    def _read_summary(self) -> dict[str, Any] | None:
         path = self.path / "summary.json"
         if not path.exists():
             return None
@@ -73,6 +89,9 @@ class RunDirectory:
         Raises:
             RunError: one of them is missing or damaged.
         """
+        return self._ranks.of_first(lambda: self._read_metrics(count))
+
+    def _read_metrics(self, count: int) -> list[Line]:
         path = self.path / "metrics.jsonl"
         texts = path.read_text(encoding="utf-8").splitlines()[:count] if path.exists() else []
         if len(texts) < count:
@@ -89,28 +108,39 @@ class RunDirectory:
 
     def add_metrics(self, lines: Sequence[Line]) -> None:
         """Append the lines of one round."""
+        self._ranks.of_first(lambda: self._write_metrics(lines))
+
+    def _write_metrics(self, lines: Sequence[Line]) -> None:
         path = self.path / "metrics.jsonl"
         with writing(path), path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(line) + "\n" for line in lines)
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the summary, last of all, and remove the checkpoint."""
+        self._ranks.of_first(lambda: self._finish(summary))
+
+    def _finish(self, summary: dict[str, Any]) -> None:
         write_text(self.path / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
         remove_checkpoint(self.checkpoint)
 
-    def save_models(self, split: Split, sites: Sequence[str], model_of: Callable[[int], nn.Module]) -> None:
-        """Write each site's whole model, body and head, to `models/`.
+    def save_models(
+        self, split: Split, sites: Sequence[str], own: Sequence[int], model_of: Callable[[int], nn.Module]
+    ) -> None:
+        """Write the whole models, body and head, of the sites held here to `models/`.
 
         Args:
-            model_of: the model of the site at a position, asked for one after the other.
+            sites: names of all sites.
+            own: positions among them of those held here.
+            model_of: the model of one of these by its row, asked for one after the other.
         """
-        folder = self.path / "models"
-        with writing(folder):
-            folder.mkdir(exist_ok=True)
-        for position, (site, name) in enumerate(zip(sites, file_names(sites), strict=True)):
-            path = folder / f"{name}.safetensors"
-            with writing(path):
-                save_model(path, model_of(position), split, site)
+        folder, names = self.path / "models", file_names(sites)
+        with self._ranks.together():
+            with writing(folder):
+                folder.mkdir(exist_ok=True)
+            for row, position in enumerate(own):
+                path = folder / f"{names[position]}.safetensors"
+                with writing(path):
+                    save_model(path, model_of(row), split, sites[position])
 
 
 def file_names(sites: Sequence[str]) -> list[str]:
