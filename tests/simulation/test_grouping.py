@@ -98,3 +98,14 @@ def test_when_sites_train_at_once() -> None:
     assert sites_at_once(nn.Linear(1000, 1000), CPU, MANY_SITES) == 1
     assert sites_at_once(cnn, CPU, 10_000) == 1
     assert sites_at_once(cnn, torch.device("cuda"), 8) > 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+def test_a_gpu_ends_where_the_cpu_does(experiment: Any, tmp_path: Path) -> None:
+    settings = {"model__name": "small-cnn", "training__optimizer": "adam", "training__rounds": 1}
+    run_simulation(experiment(sites_at_once=1, **settings), tmp_path / "cpu", workers=1)
+    run_simulation(experiment(device="cuda", **settings), tmp_path / "cuda")
+    expected, found = (lines_without_seconds(tmp_path / device) for device in ("cpu", "cuda"))
+    for one, other in zip(expected, found, strict=True):
+        assert other["train_loss"] == pytest.approx(one["train_loss"], rel=1e-2)
+        assert other["consensus_distance"] == pytest.approx(one["consensus_distance"], rel=1e-2)
