@@ -222,7 +222,10 @@ class Driver:
                         self._timers.pop(timer).cancel()
                 case Finish():
                     self._finished = action
-        self._transport.set_round(self._protocol.round_index)
+        protocol = self._protocol
+        training = protocol.phase == "training"
+        soon = protocol.plan.receivers(protocol.round_index) if training else ()
+        self._transport.set_round(protocol.round_index, soon)
 
     def _set_timer(self, timer: Timer, seconds: float) -> None:
         if timer in self._timers:

@@ -1,6 +1,6 @@
 """What a transport does for a node, whatever carries the bytes: greet neighbours, deliver bodies, notice losses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -207,8 +207,12 @@ class Transport(Protocol):
     def free(self, body: Body) -> None:
         """The node needs a body that it received no more: the next one may be written over it."""
 
-    def set_round(self, round_index: int) -> None:
-        """The round that heartbeats tell; where it is another than before, one leaves at once to each neighbour."""
+    def set_round(self, round_index: int, soon: Collection[str] = ()) -> None:
+        """The round that heartbeats tell; where it is another than before, one leaves at once to each neighbour.
+
+        Args:
+            soon: neighbours that are sent a body of this round soon, which tells them as much; they can wait for it.
+        """
 
     def update_peers(self, peers: Sequence[Peer]) -> None:
         """Replace the neighbours, their keys and addresses; a link whose neighbour only got a further key stays."""

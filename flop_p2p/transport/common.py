@@ -2,7 +2,7 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -91,14 +91,15 @@ class CommonTransport(Transport, ABC):
         if self._hub.gossip.compression == "none" and len(self._hub.spare) < len(self._links):
             self._hub.spare.append(body)
 
-    def set_round(self, round_index: int) -> None:
+    def set_round(self, round_index: int, soon: Collection[str] = ()) -> None:
         """See `Transport.set_round`."""
         if round_index == self._hub.round_index:
             return
         self._hub.round_index = round_index
         with suppress(EgressError):  # the next event raises it
-            for link in self._links.values():
-                link.ping()
+            for name, link in self._links.items():
+                if name not in soon:
+                    link.ping()
 
     def update_peers(self, peers: Sequence[Peer]) -> None:
         """See `Transport.update_peers`."""

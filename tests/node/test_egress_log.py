@@ -8,6 +8,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,51 @@ def test_a_line_that_may_not_be_on_the_disk_stays_but_nothing_is_sent(
     heartbeat(log)
     assert [line["kind"] for line in lines(state)] == ["body", "heartbeat"]
     assert verify(state)["south"].messages == 2
+
+
+def test_lines_that_do_not_wait_for_the_disk_are_synced_together(
+    log: EgressLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    for _ in range(2):
+        chain = log.record("south", "body", 0, BODY_BYTES, DIGEST, durable=False)
+    assert synced == []
+    assert log.sync() == chain
+    assert len(synced) == 1
+
+
+def test_while_the_disk_is_slow_lines_are_written_and_wait_for_the_next_sync(
+    log: EgressLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slow(_: int) -> None:
+        begun.set()
+        assert may_end.wait(10)
+
+    first = log.record("south", "body", 0, BODY_BYTES, DIGEST, durable=False)
+    monkeypatch.setattr(os, "fsync", slow)
+    with ThreadPoolExecutor(2) as threads:
+        syncing = threads.submit(log.sync)
+        assert begun.wait(10)
+        second = log.record("south", "body", 0, BODY_BYTES, DIGEST, durable=False)
+        chain = threads.submit(lambda: log.last_chain)
+        assert not chain.done()
+        may_end.set()
+        assert (syncing.result(), chain.result()) == (first, second)
+
+
+def test_a_sync_that_fails_is_an_egress_error(log: EgressLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    log.record("south", "body", 0, BODY_BYTES, DIGEST, durable=False)
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(EgressError, match="Input/output error"):
+        log.sync()
+    monkeypatch.undo()
+    assert log.record("south", "body", 1, BODY_BYTES, DIGEST) == log.last_chain
 
 
 def delete(path: Path) -> None:

@@ -3,10 +3,10 @@
 import asyncio
 
 import pytest
-from network_tools import eventually, make_nodes, running
+from network_tools import eventually, make_body, make_nodes, running
 
 from flop_p2p.config.federation import GossipSettings
-from flop_p2p.transport.base import Connected, Progress
+from flop_p2p.transport.base import BodyReceived, Connected, Progress
 from flop_p2p.transport.memory import MemoryNetwork
 
 SELDOM = GossipSettings(heartbeat=30.0, lost_after=90.0)
@@ -29,6 +29,22 @@ def test_a_new_round_is_told_at_once_and_once(network: MemoryNetwork | None) -> 
             await west.until(Progress, name="south", round=5)
             await asyncio.sleep(0.1)
             assert len(north.seen(Progress, name="south", round=5)) == 1
+
+    asyncio.run(scenario())
+
+
+def test_who_is_sent_a_body_soon_is_not_told_the_round_before() -> None:
+    async def scenario() -> None:
+        nodes = north, south, west = make_nodes("north", "south", "west", gossip=SELDOM, parameters=5)
+        async with running(*nodes):
+            for other in (north, west):
+                await south.until(Connected, name=other.name)
+                await other.until(Progress, name="south")
+            south.transport.set_round(5, soon=("north",))
+            await west.until(Progress, name="south", round=5)
+            south.send("north", 5, make_body(5))
+            await north.until(BodyReceived, name="south", round=5)
+            assert not north.seen(Progress, name="south", round=5)
 
     asyncio.run(scenario())
 
