@@ -56,6 +56,7 @@ class Lockstep:
         if settings.augmentation:
             raise _refusal("augmentation draws random numbers")
         self._trainee, self._samples, self._settings = trainee, samples, settings
+        self._parameters = dict(trainee.model.named_parameters())  # of tied weights once
         state = trainee.model.state_dict().keys()
         self._buffers = [name for name, _ in trainee.model.named_buffers() if name in state]
         self._fills_up = not any(isinstance(layer, _BatchNorm) for layer in trainee.model.modules())
@@ -108,11 +109,10 @@ class Lockstep:
         """Set the gradients of these sites; their losses ``[len(sites)]``."""
         inputs, labels, counts = self._load(batches)
         tensors = group.choose(sites)
-        parameters = dict(self._trainee.model.named_parameters())
         leaves = {
             name: tensors[name].detach().requires_grad_()
             for name in self._trainee.names
-            if parameters[name].requires_grad
+            if self._parameters[name].requires_grad
         }
         name = group.learners[sites[0]].name
         try:
@@ -158,8 +158,8 @@ class Lockstep:
     def _try_out(self) -> None:
         """A forward pass of two sites that goes nowhere."""
         model = self._trainee.model.train()
-        state, names = model.state_dict(), [name for name, _ in model.named_parameters()]  # of tied weights one name
-        tensors = {name: torch.stack([state[name], state[name]]) for name in [*names, *self._buffers]}
+        state = model.state_dict()
+        tensors = {name: torch.stack([state[name], state[name]]) for name in [*self._parameters, *self._buffers]}
         inputs, _, _ = self._load([np.zeros(2, dtype=np.int64)] * 2)
         try:
             self._logits(tensors, inputs)
