@@ -37,16 +37,13 @@ def simulate(
     if resume and out is None:
         raise typer.BadParameter("--resume needs --out, the directory of the run to go on with")
     with _ranks(engine, settings.device, workers) as ranks:
-        _simulate(settings, ranks, out, resume, 1 if engine == "torchrun" else workers, bodies_in)
+        _simulate(settings, ranks, out, resume, workers, bodies_in)
 
 
 def _simulate(
     settings: ExperimentSettings, ranks: "Ranks", out: Path | None, resume: bool, workers: int, bodies_in: Path | None
 ) -> None:
-    from flop_p2p.report.page import write_page
-    from flop_p2p.report.run import run_schedule, write_pictures
     from flop_p2p.simulation import load_data, run_simulation
-    from flop_p2p.topology.analysis import mean_reached
 
     console = Console(quiet=ranks.rank > 0)
     name = ranks.of_first(lambda: f"{settings.method}-{datetime.now():%Y%m%d-%H%M%S}")
@@ -66,6 +63,10 @@ def _simulate(
         )
     if ranks.rank > 0:
         return
+    from flop_p2p.report.page import write_page
+    from flop_p2p.report.run import run_schedule, write_pictures
+    from flop_p2p.topology.analysis import mean_reached
+
     with console.status("drawing"):
         schedule = run_schedule(settings, data, summary)
         write_pictures(directory, settings, data, schedule)

@@ -45,7 +45,8 @@ class Simulation:
 
     Args:
         sites: the sites that take part, ascending by name.
-        workers: processes that train and evaluate; 0 takes one a core. Figures do not depend on it.
+        workers: processes that train and evaluate; 0 takes one a core. Figures do not depend on it. Of several ranks
+            each is one worker.
         bodies_in: a folder for a file that holds the bodies instead of memory.
         ranks: the processes of the run.
 
@@ -88,7 +89,8 @@ class Simulation:
             settings, self.method, self.samples, self.blueprint, self.population, self._own_sites, self.pooled_test
         )
         self.names = [learner.name for learner in self.work.learners]
-        self.crew = build_crew(self.work, usable_workers(workers, len(self._own_sites), settings.threads, device))
+        asked = workers if ranks is ALONE else 1  # connections to other ranks are not to be forked
+        self.crew = build_crew(self.work, usable_workers(asked, len(self._own_sites), settings.threads, device))
         self.progress = Progress([0] * self.exchange.participants, last_round=settings.training.rounds)
         self._check_settings()
 

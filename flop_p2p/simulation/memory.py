@@ -13,6 +13,17 @@ from torch import Tensor
 
 from flop_p2p.errors import RunError
 
+ALIGNMENT = 16  # numbers: 64 bytes, a cache line
+
+
+def shared_rows(rows: int, numbers: int, device: torch.device, folder: Path | None = None) -> Tensor:
+    """As `shared_tensor`, float32 ``[rows, numbers]``; every row begins at a multiple of 64 bytes.
+
+    The last bits of a matrix product depend on where its operands lie. So they do not depend on which row a site has.
+    """
+    whole = -(-numbers // ALIGNMENT) * ALIGNMENT
+    return shared_tensor((rows, whole), torch.float32, device, folder)[:, :numbers]
+
 
 def shared_tensor(shape: Sequence[int], dtype: torch.dtype, device: torch.device, folder: Path | None = None) -> Tensor:
     """A tensor of zeros that forked processes write to together; on a GPU an ordinary one.

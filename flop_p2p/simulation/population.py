@@ -5,13 +5,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from flop_p2p.config import TrainingSettings
 from flop_p2p.learning import Blueprint, Stack, Trainee
 from flop_p2p.partial import Binding, flatten
-from flop_p2p.simulation.memory import shared_tensor
+from flop_p2p.simulation.memory import shared_rows, shared_tensor
 
 
 class Population:
@@ -38,9 +37,9 @@ class Population:
         body, head = flatten(template, self.split.body), flatten(template, self.split.head)
         kept = training.optimizer_state == "keep"
         numbers = Trainee(template, blueprint.head, training).optimizer.numbers if kept else 0
-        self.bodies = shared_tensor((sites, len(body)), torch.float32, body.device, bodies_in)
-        self.heads = shared_tensor((sites, len(head)), torch.float32, body.device)
-        self.optimizers = shared_tensor((sites, numbers), torch.float32, body.device)
+        self.bodies = shared_rows(sites, len(body), body.device, bodies_in)
+        self.heads = shared_rows(sites, len(head), body.device)
+        self.optimizers = shared_rows(sites, numbers, body.device)
         self.bodies[:] = body
         self.heads[:] = head
         state = template.state_dict()
