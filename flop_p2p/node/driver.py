@@ -6,7 +6,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
@@ -146,7 +146,7 @@ class Driver:
         return []
 
     async def _pump(self) -> None:
-        """Hand the transport's events on, one after the other, so that bodies pile up nowhere."""
+        """Hand the transport's events on; another body is taken when the one before is, so that none pile up."""
         while True:
             try:
                 event = await self._transport.next_event()
@@ -154,7 +154,8 @@ class Driver:
                 self._inbox.put_nowait(functools.partial(_raise, error))
                 return
             self._inbox.put_nowait(functools.partial(self._received, event))
-            await self._inbox.join()
+            if isinstance(event, BodyReceived):
+                await self._inbox.join()
 
     async def _next(self) -> None:
         happened = await self._inbox.get()
@@ -245,14 +246,14 @@ class Driver:
 
     def _compute(self, job: Callable[[], None], done: Callable[[], list[Action]]) -> None:
         """Run ``job`` in the thread and report ``done`` when it is, or its failure."""
+        loop = asyncio.get_running_loop()
 
-        def report(future: "asyncio.Future[None]") -> None:
-            if future.cancelled():
-                return
+        def report(future: Future[None]) -> None:
             error = future.exception()
-            self._inbox.put_nowait(done if error is None else functools.partial(_raise, error))
+            happened = done if error is None else functools.partial(_raise, error)
+            loop.call_soon_threadsafe(self._inbox.put_nowait, happened)
 
-        asyncio.ensure_future(self._work(job)).add_done_callback(report)
+        self._thread.submit(job).add_done_callback(report)
 
     def _train(self, round_index: int) -> None:
         """One round of training, in the thread; checkpoints fall inside it, and `stop` ends it between two steps."""

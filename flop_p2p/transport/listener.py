@@ -18,6 +18,7 @@ from flop_p2p.transport.sockets import bind, bulk_server, curve_server
 from flop_p2p.transport.strangers import UNKNOWN, WATCHED, Strangers
 from flop_p2p.wire import MAX_HEADER_BYTES
 
+AT_ONCE = 4  # messages of a socket that are taken before anything else has a turn; less than a window of frames
 PAUSE = 1.0  # seconds between looks at who is gone, however many strangers come and go
 
 
@@ -68,10 +69,11 @@ class Listener:
 
     async def _read_control(self) -> None:
         while True:
-            routing_id, *parts = await self._control.recv_multipart(copy=False)
-            if (link := self._sender(parts)) is not None:
-                route = SocketRoute(self._control, (routing_id.bytes,))
-                self._acceptor.take(link, route, [part.buffer for part in parts])
+            for _ in range(AT_ONCE):
+                routing_id, *parts = await self._control.recv_multipart(copy=False)
+                if (link := self._sender(parts)) is not None:
+                    route = SocketRoute(self._control, (routing_id.bytes,))
+                    self._acceptor.take(link, route, [part.buffer for part in parts])
             await asyncio.sleep(0)  # while messages wait, receiving them does not let anything else run
 
     def _sender(self, parts: list[zmq.Frame]) -> Link | None:
@@ -81,11 +83,12 @@ class Listener:
 
     async def _read_bulk(self, bulk: zmq.asyncio.Socket) -> None:
         while True:
-            routing_id, *parts = await bulk.recv_multipart(copy=False)
-            route = SocketRoute(bulk, (routing_id.bytes,))
-            strange = len(parts) != 2 or len(parts[0]) > MAX_HEADER_BYTES
-            if strange or not self._acceptor.frame(route, parts[0].bytes, parts[1].buffer):
-                self.strangers.frame(_address(parts))
+            for _ in range(AT_ONCE):
+                routing_id, *parts = await bulk.recv_multipart(copy=False)
+                route = SocketRoute(bulk, (routing_id.bytes,))
+                strange = len(parts) != 2 or len(parts[0]) > MAX_HEADER_BYTES
+                if strange or not self._acceptor.frame(route, parts[0].bytes, parts[1].buffer):
+                    self.strangers.frame(_address(parts))
             await asyncio.sleep(0)
 
     async def _count(self, monitor: Monitor) -> None:

@@ -13,7 +13,7 @@ from flop_p2p.transport.common import CommonTransport
 from flop_p2p.transport.connection import connect
 from flop_p2p.transport.conversation import Conversation
 from flop_p2p.transport.link import Link
-from flop_p2p.transport.listener import Listener
+from flop_p2p.transport.listener import AT_ONCE, Listener
 from flop_p2p.transport.monitor import Monitor
 from flop_p2p.transport.routes import LinkError
 
@@ -100,8 +100,9 @@ class ZmqTransport(CommonTransport):
 
 async def _read(socket: zmq.asyncio.Socket, take: Callable[[Sequence[memoryview]], None]) -> None:
     while True:
-        frames = await socket.recv_multipart(copy=False)
-        take([frame.buffer for frame in frames])
+        for _ in range(AT_ONCE):
+            frames = await socket.recv_multipart(copy=False)
+            take([frame.buffer for frame in frames])
         await asyncio.sleep(0)  # while messages wait, receiving them does not let anything else run
 
 
