@@ -96,7 +96,7 @@ def make_transport(place: Place) -> ZmqTransport:
     """The daemon's transport with its egress log."""
     schema = Schema((TensorSpec("body", (place.parameters,)),))
     place.folder.mkdir(parents=True)
-    write_schema(place.folder, Split(body=schema, head=Schema(()), local=()))
+    write_schema(place.folder, Split(body=schema, head=Schema(()), local=()), (4 * place.parameters,))
     own = name_of(place.number)
     peers = [
         Peer(
