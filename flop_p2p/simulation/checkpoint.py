@@ -4,6 +4,7 @@ The tensors of the sites lie in parts, `checkpoint-*.safetensors`, each of some 
 them, names the parts that belong together. A run may go on with other sites in each part than before.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -55,7 +56,8 @@ def save_parts(path: Path, progress: Progress, population: Population, names: Se
     parts = []
     for start in range(0, len(names), rows):
         sites = list(names[start : start + rows])
-        file = path.parent / f"checkpoint-{progress.round}-{len(progress.trained)}-{sites[0]}.safetensors"
+        digest = hashlib.sha256("\0".join(sites).encode()).hexdigest()[:16]  # other sites, another file
+        file = path.parent / f"checkpoint-{progress.round}-{len(progress.trained)}-{digest}.safetensors"
         temporary = file.with_suffix(".tmp")
         with writing(file):
             save_file({name: tensor[start : start + rows].contiguous() for name, tensor in tensors.items()}, temporary)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from flop_p2p import errors
 from flop_p2p.errors import ConfigError, FlopError, RunError
+from flop_p2p.learning import find_device
 from flop_p2p.simulation.ranks import Ranks, Value
 
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -59,8 +60,17 @@ class TorchRanks(Ranks):
                     work.wait()
 
     def device(self, name: str) -> str:
-        """Of GPUs the one that torchrun gave this process: as many processes as GPUs a machine."""
-        return f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" else name
+        """Of the GPUs of a machine each process takes another one.
+
+        Raises:
+            ConfigError: there are fewer than processes.
+        """
+        if name != "cuda":
+            return name
+        own, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if own >= there:
+            raise ConfigError(f"--device cuda: a machine has {there} GPUs; start as many processes (--nproc-per-node)")
+        return f"cuda:{own}"
 
     def leave_to_first(self) -> bool:
         """Whether rank 0 tells of the error that all ranks have raised; if so, wait until it has done so and ended."""
@@ -104,7 +114,7 @@ def joined(device: str) -> Iterator[TorchRanks]:
         device: as in the settings; bodies on a GPU travel by NCCL.
 
     Raises:
-        ConfigError: this process was not started by torchrun.
+        ConfigError: this process was not started by torchrun, or there is no such device.
         RunError: the processes do not find each other.
     """
     if missing := [name for name in ENVIRONMENT if name not in os.environ]:
@@ -112,6 +122,7 @@ def joined(device: str) -> Iterator[TorchRanks]:
             f"--engine torchrun: {missing[0]} is not set; start it as "
             "`torchrun --nproc-per-node 4 -m flop_p2p simulate ... --engine torchrun`"
         )
+    find_device(device)  # or the process group would complain in its own words
     try:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
