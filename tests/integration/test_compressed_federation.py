@@ -11,9 +11,12 @@ import torch
 from federation import run_nodes
 from safetensors.torch import load_file
 
+from flop_p2p.config import load_site
+from flop_p2p.node.daemon import Node
 from flop_p2p.node.egress_verify import verify
 from flop_p2p.simulation import run_simulation
 from flop_p2p.transport.base import OutgoingBody
+from flop_p2p.transport.link import Link
 from flop_p2p.transport.zeromq import ZmqTransport
 from flop_p2p.wire.encodings import agreed_bytes
 
@@ -63,24 +66,30 @@ def test_nodes_reach_the_bodies_of_the_simulator(daemons: Callable[..., Any], tm
 
 
 class Cutting(ZmqTransport):
-    """Loses the connection to one neighbour when a body is about to leave and those before it have come."""
+    """Loses the connection of two neighbours when their bodies of a round are about to leave, those before having come."""
 
-    cut = False
+    cut = False  # for both of them
 
     def send(self, name: str, outgoing: OutgoingBody) -> None:
-        link = self._links[name]
-        if (self._hub.name, name) == (LOSING, MISSING) and outgoing.round >= 2 and link.idle and not self.cut:
-            self.cut = True
-            link.lose("cut by the test")
-        super().send(name, outgoing)
+        if Cutting.cut or outgoing.round != 2 or {self._hub.name, name} != {LOSING, MISSING}:
+            super().send(name, outgoing)
+        elif self._hub.name == LOSING:
+            self._hub.spawn(self._lose(self._links[name]))
+
+    async def _lose(self, link: Link) -> None:
+        while not link.idle:
+            await asyncio.sleep(0.005)
+        Cutting.cut = True
+        link.lose("cut by the test")
 
 
 def test_a_lost_connection_changes_no_bit(daemons: Callable[..., Any], tmp_path: Any) -> None:
     federation = daemons({**SETTINGS, "gossip.compression": "top-k"})
+    Cutting.cut = False
     asyncio.run(run_nodes(federation.sites.values(), Cutting))
     assert all(same_models(federation, tmp_path / "simulated"))
     whole, changes = allowed(federation)
-    assert sorted(sizes(federation, LOSING, MISSING)) == 3 * [changes] + 2 * [whole]
+    assert sizes(federation, LOSING, MISSING) == [whole, changes, whole, changes, changes]
     assert sizes(federation, LOSING, "hospital-4") == [whole] + 4 * [changes]
 
 
@@ -103,3 +112,29 @@ def test_after_a_lost_message_the_edge_begins_anew(daemons: Callable[..., Any]) 
     assert told[-1] == changes
     assert federation.summary(MISSING)["absences"] == {LOSING: [2]}
     assert all(federation.summary(name)["completed"] == 5 for name in federation.sites)
+
+
+def test_after_a_restart_bodies_are_whole_once_and_the_run_goes_on(daemons: Callable[..., Any]) -> None:
+    settings = {**SETTINGS, "data.sites": 2, "topology.name": "full", "training.rounds": 30, "gossip.isolated": "wait"}
+    federation = daemons({**settings, "gossip.compression": "top-k"})
+
+    async def run(stop_after: int | None) -> list[dict[str, Any]]:
+        nodes = [Node(load_site(site.settings)) for site in federation.sites.values()]
+        try:
+            running = asyncio.gather(*(node.run() for node in nodes))
+            while stop_after is not None and min(node.snapshot()["completed"] for node in nodes) < stop_after:
+                await asyncio.sleep(0.005)
+            for node in nodes if stop_after is not None else ():
+                node.driver.stop()
+            return await running
+        finally:
+            for node in nodes:
+                node.lock.release()
+
+    assert all(3 <= summary["completed"] < 30 for summary in asyncio.run(run(3)))
+    assert all(summary["completed"] == 30 and summary["catch_ups"] == 0 for summary in asyncio.run(run(None)))
+    whole, changes = allowed(federation)
+    for name, other in ((LOSING, MISSING), (MISSING, LOSING)):
+        told = sizes(federation, name, other)
+        assert told.count(whole) == 2
+        assert told.count(changes) >= 28
