@@ -122,38 +122,51 @@ def interval(name: str, found: Estimate) -> dict[str, Any]:
 def changes_alone(plan: Plan) -> tuple[dict[str, Any], dict[str, list[Curve]]]:
     """The figures of top-k, and the runs without and with it."""
     overrides = plan.data | plan.steps
-    half = slice(-(-plan.steps["training.rounds"] // plan.steps["evaluate_every"] // 2), None)
-    tried = {step: float(np.mean(run(overrides, "top-k", TUNING_SEED, step).validation[half])) for step in STEPS}
+    tried = {}
+    for step in STEPS:
+        validation = run(overrides, "top-k", TUNING_SEED, step).validation
+        tried[step] = float(validation[len(validation) // 2 :].mean())
     chosen = max(tried, key=lambda step: tried[step])
     curves = {
         "none": [run(overrides, "none", seed) for seed in range(plan.seeds)],
         "top-k": [run(overrides, "top-k", seed, chosen) for seed in range(plan.seeds)],
     }
-    means = {name: np.mean([curve.test for curve in found], axis=0) for name, found in curves.items()}
-    rounds, middle = curves["none"][0].rounds, len(curves["none"][0].rounds) // 2 - 1
-    target = float(means["none"][middle])
     figures: dict[str, Any] = {f"top_k_validation_at_step_{step}": value for step, value in tried.items()}
-    figures |= {"top_k_step": chosen, "half_round": int(rounds[middle]), "target_accuracy": target}
-    spent = {"half": int(curves["none"][0].size[middle])}
-    for name, found in curves.items():
-        reached = rounds_to(target, rounds.tolist(), means[name].tolist())
-        key = name.replace("-", "_")
-        figures[f"{key}_accuracy_of_long_runs"] = float(means[name][-1])
-        figures[f"{key}_rounds_to_target"] = reached
-        if reached is not None:
-            spent[name] = int(found[0].size[rounds.tolist().index(reached)])
-            figures[f"{key}_bytes_to_target"] = spent[name]
-    figures["none_bytes_at_half"] = spent["half"]
-    if "top-k" in spent:
-        figures["top_k_times_fewer_bytes_than_half"] = spent["half"] / spent["top-k"]
-        figures["top_k_times_fewer_bytes_than_first_there"] = spent["none"] / spent["top-k"]
-    pairs = zip(curves["top-k"], curves["none"], strict=True)
+    return figures | {"top_k_step": chosen} | to_target(curves) | by_seed(curves), curves
+
+
+def to_target(curves: dict[str, list[Curve]]) -> dict[str, Any]:
+    """When the mean over the seeds first has the accuracy that it has without compression at half of the rounds."""
+    means = {name: np.mean([curve.test for curve in found], axis=0) for name, found in curves.items()}
+    rounds, sizes = curves["none"][0].rounds, {name: found[0].size for name, found in curves.items()}
+    middle = len(rounds) // 2 - 1
+    target, at_half = float(means["none"][middle]), int(sizes["none"][middle])
+    figures = {"half_round": int(rounds[middle]), "target_accuracy": target, "none_bytes_at_half": at_half}
+    for name, mean in means.items():
+        key, reached = name.replace("-", "_"), rounds_to(target, rounds.tolist(), mean.tolist())
+        spent = None if reached is None else int(sizes[name][rounds == reached][0])
+        figures |= {f"{key}_accuracy_of_long_runs": float(mean[-1]), f"{key}_rounds_to_target": reached}
+        figures |= {
+            f"{key}_bytes_to_target": spent,
+            f"{key}_times_fewer_bytes_than_half": None if spent is None else at_half / spent,
+        }
+    growth = {name: np.diff(size)[-1] for name, size in sizes.items()}
+    return figures | {"top_k_times_fewer_bytes_a_round": float(growth["none"] / growth["top-k"])}
+
+
+def by_seed(curves: dict[str, list[Curve]]) -> dict[str, Any]:
+    """The difference after the last round, and how many times fewer bytes each seed needs to its own target."""
+    pairs = list(zip(curves["top-k"], curves["none"], strict=True))
+    middle = len(pairs[0][0].rounds) // 2 - 1
     paired = estimate({seed: float(ours.test[-1] - whole.test[-1]) for seed, (ours, whole) in enumerate(pairs)})
-    figures |= interval("top_k_accuracy_difference", paired)
-    figures["top_k_times_fewer_bytes_a_round"] = float(
-        np.diff(curves["none"][0].size)[-1] / np.diff(curves["top-k"][0].size)[-1]
-    )
-    return figures, curves
+    there = [(ours.size[ours.test >= whole.test[middle]], whole.size[middle]) for ours, whole in pairs]
+    ratios = [float(at_half / spent[0]) for spent, at_half in there if len(spent)]
+    return {
+        **interval("top_k_accuracy_difference", paired),
+        "top_k_seeds_at_their_own_target": len(ratios),
+        "top_k_least_times_fewer_bytes_of_a_seed": min(ratios, default=None),
+        "top_k_most_times_fewer_bytes_of_a_seed": max(ratios, default=None),
+    }
 
 
 def draw(curves: dict[str, list[Curve]], target: float, file: Path) -> None:

@@ -66,7 +66,7 @@ def test_nodes_reach_the_bodies_of_the_simulator(daemons: Callable[..., Any], tm
 
 
 class Cutting(ZmqTransport):
-    """Loses the connection of two neighbours when their bodies of a round are about to leave, those before having come."""
+    """Loses a connection when the bodies of a round are about to leave over it, and those before have come."""
 
     cut = False  # for both of them
 
