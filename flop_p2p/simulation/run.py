@@ -70,10 +70,8 @@ def run_simulation(
             simulation = Simulation(settings, data, present, workers=workers, bodies_in=bodies_in, ranks=ranks)
         _check_same_beginning(simulation)
         files = RunDirectory(directory, settings, resume, ranks)
-        if (finished := files.summary()) is not None:
-            return finished
         with closing(simulation):
-            return _Run(simulation, files).complete(late, save_models, on_round)
+            return files.summary() or _Run(simulation, files).complete(late, save_models, on_round)
     finally:
         torch.set_num_threads(threads)
 
@@ -84,7 +82,8 @@ def _check_same_beginning(simulation: Simulation) -> None:
     Raises:
         RunError: settings, data or initial models differ.
     """
-    if len(set(simulation.ranks.share(simulation.fingerprint))) > 1:
+    ranks = simulation.ranks
+    if ranks.count > 1 and len(set(ranks.share(simulation.fingerprint))) > 1:
         raise RunError("the processes have different settings, data or initial weights; give all the same files")
 
 

@@ -4,6 +4,7 @@ Nothing is pickled: what ranks tell each other is msgpack in tensors of bytes, a
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -97,7 +98,7 @@ class TorchRanks(Ranks):
             yield
         except RuntimeError as error:
             self._lost = True
-            reason = str(error).splitlines()[0]
+            reason = re.sub(r"^\[[^]]*\] ", "", str(error)).split(". ")[0]  # without gloo's line of code and advice
             raise RunError(
                 f"process {self.rank} of {self.count} lost another one ({reason}), whose own message tells why; go on "
                 "with the same command, --out and --resume"

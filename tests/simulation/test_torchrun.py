@@ -93,6 +93,11 @@ def test_an_error_at_one_rank_is_met_by_all(two: Any) -> None:
     assert two[1]["failed"] == ["TrainingError: site x: diverged"] * 2
 
 
+def test_ranks_of_different_runs_do_not_begin(two: Any) -> None:
+    assert two[1]["different"].startswith("the processes have different settings, data or initial weights")
+    assert not (two[0] / "different").exists()
+
+
 def test_all_stop_where_one_was_asked_to_and_any_number_goes_on(two: Any, three: Any, tmp_path: Path) -> None:
     assert re.search("stopped after 1 of 3 rounds.*--resume", two[1]["stopped"])
     manifest = json.loads((two[0] / "stopped" / "checkpoint.json").read_text())
@@ -155,7 +160,9 @@ def test_a_killed_rank_ends_the_others(tmp_path: Path) -> None:
     second = next(pid for pid in children if b"\0RANK=1\0" in b"\0" + Path(f"/proc/{pid}/environ").read_bytes())
     os.kill(int(second), signal.SIGKILL)
     output, _ = process.communicate(timeout=SECONDS)
-    assert re.search("^error: process 0 of 2 lost another one.*--resume$", output, re.M), output
+    lost = re.search(r"^error: process 0 of 2 lost another one \((.*)\), whose own.*--resume$", output, re.M)
+    assert lost, output
+    assert ".cc:" not in lost[1]
 
 
 def test_without_torchrun_it_says_how_to_start(tmp_path: Path) -> None:

@@ -87,6 +87,15 @@ def fail_at_one(ranks: Ranks) -> list[str]:
     return ranks.share(lambda: met)
 
 
+def differ(folder: Path, ranks: Ranks) -> str:
+    """What is said where each rank was given other settings."""
+    try:
+        run_simulation(settings({"seed": ranks.rank}), folder / "different", ranks=ranks)
+    except FlopError as error:
+        return str(error)
+    return "nothing"
+
+
 def stop(folder: Path, ranks: Ranks) -> str:
     """A run that only the last rank wishes to stop, amid a round."""
     asked = 0
@@ -118,6 +127,7 @@ def main() -> None:
         found: dict[str, Any] = {"distances": compare(ranks)}
         if what == "runs":
             found["failed"] = fail_at_one(ranks)
+            found["different"] = differ(folder, ranks)
             found["stopped"] = stop(folder, ranks)
             for name, overrides in TRAINED.items():
                 run_simulation(settings(overrides), folder / name, ranks=ranks)
