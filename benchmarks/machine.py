@@ -17,6 +17,7 @@ SAMPLE_SECONDS = 0.05
 class Usage:
     """A command that ran to its end.
 
+    seconds: until its end; until the file that was waited for was there, if one was.
     peak_bytes: of all its processes together; memory that they share counts once.
     """
 
@@ -49,19 +50,24 @@ def memory() -> int:
     return _proportional_bytes(os.getpid())
 
 
-def peak_memory(command: Sequence[str]) -> Usage:
+def peak_memory(command: Sequence[str], until: Path | None = None) -> Usage:
     """Run ``command``, whose output is dropped, and watch the proportional set size of it and its children.
+
+    Args:
+        until: a file whose appearance stops the clock.
 
     Raises:
         RuntimeError: it failed.
     """
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    peak = 0
+    peak, there = 0, 0.0
     while process.poll() is None:
+        if until is not None and not there and until.exists():
+            there = time.perf_counter() - start
         peak = max(peak, sum(_proportional_bytes(each) for each in _tree(process.pid)))
         time.sleep(SAMPLE_SECONDS)
-    seconds = time.perf_counter() - start
+    seconds = there or time.perf_counter() - start
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)}: exit code {process.returncode}: {process.communicate()[1]}")
     return Usage(seconds, peak)

@@ -122,7 +122,7 @@ def engine(experiment: ExperimentSettings, data: FederatedData, workers: int) ->
 
 
 def whole_process(folder: Path | None, small: bool) -> dict[str, Any]:
-    """Seconds and peak memory of ``flop-p2p simulate`` and of the bare loop, each as a process of its own."""
+    """Seconds until `summary.json` and peak memory of ``flop-p2p simulate``, and of the bare loop, each a process."""
     experiment = settings(folder, small)
     flags = ["--data", experiment.data.source, "--limit-images", str(experiment.data.limit_images)]
     flags += ["--data-path", str(folder)] if experiment.data.path else []
@@ -130,7 +130,7 @@ def whole_process(folder: Path | None, small: bool) -> dict[str, Any]:
     script = [sys.executable, __file__, "--bare", *(["--data", str(folder)] if folder else []), *["--small"] * small]
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, "-m", "flop_p2p", "simulate", *flags, "--lr", "0.05", "--momentum", "0", "--out"]
-        ours = peak_memory([*command, f"{out}/run"])
+        ours = peak_memory([*command, f"{out}/run"], until=Path(out) / "run" / "summary.json")
     bare = peak_memory(script)
     return {
         "process_seconds": ours.seconds,

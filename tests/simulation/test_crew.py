@@ -71,8 +71,8 @@ def test_a_worker_that_is_killed_ends_the_run_with_a_line(experiment: Any) -> No
 
 
 def test_workers_end_with_the_process_that_forked_them(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "flop_p2p", "simulate", "--rounds", "2000", "--limit-images", "100",
-               "--sites", "4", "--model", "mlp", "--evaluate-every", "0", "--workers", "3", "--out", str(tmp_path / "run")]  # fmt: skip
+    flags = "--rounds 2000 --limit-images 100 --sites 4 --model mlp --evaluate-every 0 --workers 3 --out"
+    command = [sys.executable, "-m", "flop_p2p", "simulate", *flags.split(), str(tmp_path / "run")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     end = time.monotonic() + 60
