@@ -1,5 +1,7 @@
 """Writing files: whole or not at all, and one clear line when it fails."""
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,3 +31,20 @@ def write_text(path: Path, text: str) -> None:
     with writing(path):
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Replace ``path`` by the file ``temporary``, so that it stays replaced if the power fails.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    if sys.platform != "win32":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from flop_p2p.errors import NodeError
 from flop_p2p.node.worker import Partway, SiteModel
+from flop_p2p.writing import put_in_place
 
 CheckpointPhase = Literal["training", "published", "done"]
 KEPT = 2
@@ -72,9 +72,7 @@ class Checkpoints:
         temporary = self._folder / "checkpoint.tmp"
         try:
             save_file(tensors, temporary, metadata=metadata)
-            _sync(temporary)
-            temporary.replace(path)
-            _sync(self._folder)
+            put_in_place(temporary, path)
             self._remove_old([*files, path])
         except (OSError, SafetensorError) as error:
             reason = getattr(error, "strerror", None) or error
@@ -138,15 +136,6 @@ def _digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Wait until ``path``, a file or a folder, is on the disk."""
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

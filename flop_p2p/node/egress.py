@@ -53,6 +53,7 @@ class EgressLog:
         self._number = 0
         self._chain: bytes | None = None
         self._lines: LineLog | None = None
+        self._sync_failed = False
         self._receipts: LineLog | None = None
         self._receipts_lost = 0
         try:
@@ -74,18 +75,31 @@ class EgressLog:
         with self._syncing:
             with self._lock:
                 chain, lines = self._chain or GENESIS, self._lines
+                self._check_synced()
                 if lines is None or not lines.unsynced:
                     return chain
+                try:
+                    file = os.dup(lines.file)  # for the log may be rotated meanwhile
+                except OSError as error:
+                    raise self._failure(error) from error
                 lines.unsynced = False
-                file = os.dup(lines.file)  # for the log may be rotated meanwhile
             try:
                 os.fsync(file)
             except OSError as error:
                 with self._lock:
+                    self._sync_failed = True
                     raise self._failure(error) from error
             finally:
                 os.close(file)
             return chain
+
+    def _check_synced(self) -> None:
+        """After a failed sync nobody knows which lines are on the disk, and trying again would not tell."""
+        if self._sync_failed:
+            raise EgressError(
+                f"{self._folder}: lines of the egress log did not reach the disk; nothing is sent: mend the disk, "
+                "then start the node again"
+            )
 
     def record(
         self, receiver: str, kind: str, round_index: int, size: int, sha256: bytes, *, durable: bool = True
@@ -101,6 +115,7 @@ class EgressLog:
         if reason := objection(kind, size, self._sizes):
             raise EgressError(f"{self._folder}: a message to {receiver} is not sent: {reason}")
         with self._lock:
+            self._check_synced()
             try:
                 lines = self._lines or self._open()
                 line = self._line(receiver, kind, round_index, size, sha256)
@@ -140,11 +155,12 @@ class EgressLog:
         Raises:
             EgressError: the log or the anchor cannot be written.
         """
-        anchor = self.last_chain.hex()
-        try:
-            replace_durably(self._folder / ANCHOR_FILE, f"{anchor}\n".encode())
-        except OSError as error:
-            raise self._failure(error) from error
+        if not self._sync_failed:  # an anchor must not name a line that may not be there
+            anchor = self.last_chain.hex()
+            try:
+                replace_durably(self._folder / ANCHOR_FILE, f"{anchor}\n".encode())
+            except OSError as error:
+                raise self._failure(error) from error
         with self._lock:
             _close(self._lines)
             _close(self._receipts)
@@ -189,6 +205,7 @@ class EgressLog:
         return last.number, hashlib.sha256(lines.last_line).digest(), bytes.fromhex(last.previous)
 
     def _failure(self, error: OSError) -> EgressError:
+        self._sync_failed |= self._lines is not None and self._lines.sync_failed
         _close(self._lines)
         self._lines = None
         reason = error.strerror or error

@@ -6,6 +6,8 @@ import os
 import re
 from pathlib import Path
 
+from flop_p2p.writing import put_in_place
+
 MAX_BYTES = 16 << 20  # of one file; then it is renamed and a new one begun
 BLOCK = 1 << 16
 
@@ -37,6 +39,7 @@ class LineLog:
     Attributes:
         file: descriptor of the file that grows.
         unsynced: a line of it may not survive a loss of power.
+        sync_failed: waiting for the disk has failed; which lines survive, nobody knows.
 
     Raises:
         OSError: from every method, where the disk fails or another program has touched the file. Then close the
@@ -47,7 +50,7 @@ class LineLog:
         self.path = folder / f"{stem}.jsonl"
         self._stem = stem
         self._max_bytes = max_bytes
-        self.unsynced = False
+        self.unsynced = self.sync_failed = False
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if self.path.exists():
             self._heal()
@@ -72,8 +75,9 @@ class LineLog:
     def sync(self) -> None:
         """Wait until all lines would survive a loss of power."""
         if self.unsynced:
+            self.sync_failed = True
             os.fsync(self.file)
-            self.unsynced = False
+            self.unsynced = self.sync_failed = False
 
     def close(self) -> None:
         """Close the file."""
@@ -92,6 +96,7 @@ class LineLog:
             raise OSError(errno.ESTALE, "another program has replaced or changed it")
 
     def _rotate(self) -> None:
+        self.unsynced = True  # even if another thread is at it: no line of the next file may be safe before these
         self.sync()
         numbers = [_number(path, self._stem) for path in log_files(self.path.parent, self._stem)]
         self.path.rename(self.path.with_name(f"{self._stem}-{max(numbers, default=0) + 1:06d}.jsonl"))
@@ -153,10 +158,7 @@ def replace_durably(path: Path, content: bytes) -> None:
     with temporary.open("wb") as file:
         temporary.chmod(0o600)
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _sync_folder(path.parent)
+    put_in_place(temporary, path)
 
 
 def _sync_folder(folder: Path) -> None:

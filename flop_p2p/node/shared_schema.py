@@ -49,7 +49,10 @@ def read_schema(folder: Path) -> SharedSchema | None:
         ) from error
     specs = tuple(TensorSpec(name, tuple(shape), dtype) for name, shape, dtype in content.body)
     body = Schema(specs)
-    return SharedSchema(body, tuple(content.head), tuple(content.sizes or [NUMBER_BYTES * body.parameters]))
+    whole = NUMBER_BYTES * body.parameters
+    if content.sizes and max(content.sizes) > whole:
+        raise EgressError(f"{path}: {body.parameters} numbers never take {max(content.sizes)} bytes; it was altered")
+    return SharedSchema(body, tuple(content.head), tuple(content.sizes or [whole]))
 
 
 def write_schema(folder: Path, split: Split, sizes: tuple[int, ...]) -> None:

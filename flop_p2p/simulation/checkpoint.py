@@ -6,7 +6,6 @@ them, names the parts that belong together. A run may go on with other sites in 
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from safetensors.torch import save_file
 
 from flop_p2p.errors import RunError
 from flop_p2p.simulation.population import Population
-from flop_p2p.writing import write_text, writing
+from flop_p2p.writing import put_in_place, writing
 
 PART_BYTES = 64 << 20  # safetensors copies what it writes, so parts bound the memory that takes
 Trained = dict[str, tuple[float, float]]
@@ -61,9 +60,7 @@ def save_parts(path: Path, progress: Progress, population: Population, names: Se
         temporary = file.with_suffix(".tmp")
         with writing(file):
             save_file({name: tensor[start : start + rows].contiguous() for name, tensor in tensors.items()}, temporary)
-            with temporary.open("rb") as opened:
-                os.fsync(opened.fileno())
-            temporary.replace(file)
+            put_in_place(temporary, file)
         parts.append({"file": file.name, "sites": sites})
     return parts
 
@@ -74,7 +71,10 @@ def save_manifest(path: Path, progress: Progress, parts: Sequence[Part]) -> None
     Raises:
         RunError: it cannot be written.
     """
-    write_text(path, json.dumps({"progress": asdict(progress), "parts": list(parts)}))
+    temporary = path.with_suffix(".tmp")
+    with writing(path):
+        temporary.write_text(json.dumps({"progress": asdict(progress), "parts": list(parts)}), encoding="utf-8")
+        put_in_place(temporary, path)
     _remove_parts(path, {part["file"] for part in parts})
 
 

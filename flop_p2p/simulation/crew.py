@@ -5,9 +5,10 @@ import os
 import signal
 import sys
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkProcess
+from multiprocessing.process import BaseProcess
 from typing import Any, Literal, Protocol, cast
 
 import msgpack  # type: ignore[import-untyped]
@@ -78,7 +79,7 @@ class Forked:
         self._work, self._count = work, count
         context = multiprocessing.get_context("fork")
         self._next, self._halted = context.Value("q", 0), context.Value("b", 0)
-        self.processes: list[ForkProcess] = []
+        self.processes: list[BaseProcess] = []
         self._pipes: list[Connection] = []
 
     def run(self, job: Job, sites: Sequence[Item], *arguments: Any) -> Iterator[Result]:
@@ -102,11 +103,8 @@ class Forked:
 
     def close(self) -> None:
         """End all workers; what they have begun is given up."""
-        for pipe in self._pipes:
-            pipe.close()
-        for process in self.processes:
-            process.terminate()
-            process.join()
+        if self.processes:
+            self._end()
         self.processes, self._pipes = [], []
 
     def _start(self) -> None:
@@ -120,6 +118,7 @@ class Forked:
             process = context.Process(target=self._serve, args=(theirs, others), daemon=True)
             process.start()
             self.processes.append(process)
+        self._end = weakref.finalize(self, _end, tuple(self._pipes), tuple(self.processes))
         for _, theirs in pairs:
             theirs.close()
 
@@ -142,8 +141,8 @@ class Forked:
 
     def _serve(self, pipe: Connection, others: Sequence[Connection]) -> None:
         """The life of a worker."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the one that forked decides
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGTERM):  # they may reach all processes; the one that forked decides
+            signal.signal(number, signal.SIG_IGN)
         for other in others:
             other.close()  # or the end of this pipe would go unnoticed
         torch.set_num_threads(1)
@@ -174,6 +173,14 @@ class Forked:
             position: int = self._next.value
             self._next.value += 1
         return position
+
+
+def _end(pipes: Sequence[Connection], processes: Sequence[BaseProcess]) -> None:
+    for pipe in pipes:
+        pipe.close()
+    for process in processes:
+        process.kill()
+        process.join()
 
 
 def build_crew(work: Work, workers: int) -> Crew:

@@ -86,7 +86,14 @@ class Simulation:
         self.population = Population(self.blueprint, len(self.own), settings.training, bodies_in)
         self.population.exchanged = self.exchange.state(self.population.bodies)
         self.work = Work(
-            settings, self.method, self.samples, self.blueprint, self.population, self._own_sites, self.pooled_test
+            settings,
+            self.method,
+            self.samples,
+            self.blueprint,
+            self.population,
+            self._own_sites,
+            self.pooled_test,
+            of=len(self.sites),
         )
         self.names = [learner.name for learner in self.work.learners]
         asked = workers if ranks is ALONE else 1  # connections to other ranks are not to be forked
@@ -197,6 +204,7 @@ class Simulation:
         distance = self.consensus_distance() if asked else None
         figures = self._evaluate("evaluate") if asked else {}
         lines: list[Line] = []
+        bytes_total = self.bytes_total()
         for site in self.sites:
             name = self.names[0] if self.method.pooled else site.name
             loss, seconds = progress.trained.get(name, (None, 0.0))
@@ -209,7 +217,7 @@ class Simulation:
                     "validation": found["validation"],
                     "test": found["test"],
                     "consensus_distance": distance,
-                    "bytes_total": self.bytes_total(),
+                    "bytes_total": bytes_total,
                     "seconds": seconds,
                 }
             )

@@ -18,6 +18,7 @@ from flop_p2p.learning import steps_of_round
 from flop_p2p.partial import mix_rows
 from flop_p2p.seeding import derive
 from flop_p2p.simulation.boundary import Boundary
+from flop_p2p.simulation.memory import shared_rows
 from flop_p2p.simulation.methods import Method
 from flop_p2p.simulation.mixing import BLOCK_BYTES, average_in_place, mix_in_place, mixing_tensor
 from flop_p2p.simulation.placement import Placement, place, together
@@ -129,6 +130,7 @@ class GossipExchange(Exchange):
         self._schedule = schedule
         self.placement = placement
         self._matrix: csr_array | None = None
+        self._round: int | None = None
         self.participants = len(schedule.sites)
         self.doubly_stochastic: bool | None = schedule.doubly_stochastic
 
@@ -141,11 +143,9 @@ class GossipExchange(Exchange):
 
         What comes from other ranks comes block by block.
         """
-        matrix = self._schedule.mixing(round_index)
-        if matrix is not self._matrix:  # a static topology gives the same one each time
-            self._matrix, self._boundary = matrix, Boundary(matrix, self.placement)
-            few = bodies.device.type == "cpu" and matrix.nnz <= FEW_NEIGHBOURS * self.participants
-            self._weights = None if few else mixing_tensor(self._boundary.matrix, bodies.device)
+        if round_index != self._round:
+            self._prepare(self._schedule.mixing(round_index), bodies.device)
+            self._round = round_index
         crosses = self.placement.ranks.count > 1
         width = max(LEAST_WIDTH, CROSSING_BYTES // (4 * self.participants)) if crosses else bodies.shape[1]
         for block in torch.split(bodies, max(1, width), dim=1):
@@ -154,6 +154,12 @@ class GossipExchange(Exchange):
                 mix_rows(block.numpy(), self._boundary.matrix, None if others is None else others.numpy())
             else:
                 mix_in_place(block, self._weights, others)
+
+    def _prepare(self, matrix: csr_array, device: torch.device) -> None:
+        if matrix is not self._matrix:  # a static topology gives the same one each time
+            self._matrix, self._boundary = matrix, Boundary(matrix, self.placement)
+            few = device.type == "cpu" and matrix.nnz <= FEW_NEIGHBOURS * self.participants
+            self._weights = None if few else mixing_tensor(self._boundary.matrix, device)
 
     def messages(self, round_index: int) -> np.ndarray:
         """One body along every edge of this round."""
@@ -183,14 +189,15 @@ class CompressedExchange(GossipExchange):
         """With top-k the public bodies, ``[own sites, parameters]``, on the CPU."""
         if self._gossip.compression != "top-k":
             return {}
-        self._public = torch.zeros(bodies.shape)
+        self._public = shared_rows(len(bodies), bodies.shape[1], torch.device("cpu"))
         return {"public": self._public}
 
     def mix(self, bodies: Tensor, round_index: int) -> None:
         """Publish, then move towards the mixed public bodies: to the bit as the nodes would, where `mix_rows` does."""
         own = bodies.cpu().numpy()
         public = np.empty_like(own) if self._public is None else self._public.numpy()
-        self._publish(own, public, round_index)
+        with self.placement.ranks.together():
+            self._publish(own, public, round_index)
         width = max(1, BLOCK_BYTES // (4 * self.participants))  # the same at all ranks
         for start in range(0, own.shape[1], width):
             block = slice(start, start + width)

@@ -46,11 +46,14 @@ class Population:
         self.local = {name: _repeat(state[name], sites) for name in self.split.local}
         self.exchanged: dict[str, Tensor] = {}
 
+    def trained(self) -> dict[str, Tensor]:
+        """What training changes, ``[sites, ...]`` each, by name."""
+        local = {f"local/{name}": buffers for name, buffers in self.local.items()}
+        return {"bodies": self.bodies, "heads": self.heads, "optimizers": self.optimizers, **local}
+
     def tensors(self) -> dict[str, Tensor]:
         """All that changes, ``[sites, ...]`` each, by name."""
-        local = {f"local/{name}": buffers for name, buffers in self.local.items()}
-        own = {"bodies": self.bodies, "heads": self.heads, "optimizers": self.optimizers}
-        return {**own, **local, **self.exchanged}
+        return {**self.trained(), **self.exchanged}
 
 
 class Workbench:
@@ -83,7 +86,8 @@ class Workbench:
     def stack(self, sites: Sequence[int]) -> Iterator[Stack]:
         """The models of several sites, side by side in new memory; what became of them is kept at the end."""
         population, rows = self._population, list(sites)
-        copies = {name: tensor[rows] for name, tensor in population.tensors().items()}
+        trained = population.trained()
+        copies = {name: tensor[rows] for name, tensor in trained.items()}
         tensors = {name: copies[f"local/{name}"] for name in population.local}
         for part, schema in (("bodies", population.split.body), ("heads", population.split.head)):
             for spec in schema.tensors:
@@ -93,7 +97,7 @@ class Workbench:
         if not optimizers.shape[1]:
             optimizers = optimizers.new_zeros(len(rows), self.trainee.optimizer.numbers)
         yield Stack(tensors, optimizers)
-        for name, tensor in population.tensors().items():
+        for name, tensor in trained.items():
             tensor[rows] = copies[name]
 
 

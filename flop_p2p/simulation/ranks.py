@@ -57,10 +57,6 @@ class Ranks:
         values: list[Value] = self.share(lambda: compute() if self.rank == 0 else None)  # type: ignore[arg-type, return-value]
         return values[0]
 
-    def any(self, flag: bool) -> bool:
-        """Whether it is so at one rank or more."""
-        return any(self.share(lambda: flag))
-
     @contextmanager
     def together(self) -> Iterator[None]:
         """An error in the block at one rank is raised at all, after the block; nothing is to be shared in it."""

@@ -20,6 +20,7 @@ from flop_p2p.simulation.summary import final_round, has_stalled, summarize
 from flop_p2p.topology import file_sites
 
 CHECKPOINT_SECONDS = 30.0
+CHECKPOINT_FACTOR = 10  # a checkpoint that takes long is written less often
 
 
 def load_data(settings: ExperimentSettings) -> FederatedData:
@@ -97,7 +98,9 @@ class _Run:
             with simulation.ranks.together():
                 simulation.resume(directory.checkpoint)
         self._lines = directory.metrics(simulation.progress.round * len(simulation.sites))
+        self._lines = [line for line in self._lines if _is_evaluated(line)]
         self._mark = self._saved = time.perf_counter()
+        self._save_seconds = 0.0
 
     def complete(
         self, late: Sequence[SiteSplit], save_models: bool, on_round: Callable[[RoundReport], None] | None
@@ -131,7 +134,7 @@ class _Run:
         simulation = self.simulation
         lines = simulation.round_lines()
         self._tick()
-        self._lines += lines
+        self._lines += [line for line in lines if _is_evaluated(line)]
         self.directory.add_metrics(lines)
         if has_stalled(self._lines, simulation.settings.training.early_stopping):
             simulation.stop_early()
@@ -146,12 +149,14 @@ class _Run:
         self._mark = now
 
     def _is_checkpoint_due(self) -> bool:
-        return time.perf_counter() - self._saved > CHECKPOINT_SECONDS
+        return time.perf_counter() - self._saved > max(CHECKPOINT_SECONDS, CHECKPOINT_FACTOR * self._save_seconds)
 
     def _save(self) -> None:
         self._tick()
+        start = time.perf_counter()
         self.simulation.save(self.directory.checkpoint)
         self._saved = time.perf_counter()
+        self._save_seconds = self._saved - start
 
     def _stop(self) -> None:
         self._save()
@@ -160,3 +165,8 @@ class _Run:
             f"stopped after {progress.round} of {progress.last_round} rounds; all is kept in {path}; "
             f"go on with the same command and --out {path} --resume"
         )
+
+
+def _is_evaluated(line: dict[str, Any]) -> bool:
+    """Whether the summary needs the line; of many sites and rounds the others are many."""
+    return line["validation"] is not None or line["test"] is not None

@@ -71,6 +71,7 @@ class TorchRanks(Ranks):
         own, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if own >= there:
             raise ConfigError(f"--device cuda: a machine has {there} GPUs; start as many processes (--nproc-per-node)")
+        torch.cuda.set_device(own)  # or every process would take some memory of the first one
         return f"cuda:{own}"
 
     def leave_to_first(self) -> bool:

@@ -49,9 +49,10 @@ class Work:
         population: Population,
         sites: Sequence[SiteSplit],
         pooled_test: np.ndarray,
+        of: int,
     ) -> None:
         self._settings, self._method, self._samples, self._blueprint = settings, method, samples, blueprint
-        self._sites, self._pooled_test = sites, pooled_test
+        self._sites, self._pooled_test, self._of = sites, pooled_test, of
         self._bench = Workbench(population, blueprint, settings.training)
         self.learners = self._build_learners()
         self._at_once, self._lockstep = self._find_lockstep()
@@ -73,7 +74,7 @@ class Work:
         """How many sites train at once, and what trains them if more than one."""
         settings, trainee = self._settings, self._bench.trainee
         asked = settings.sites_at_once
-        at_once = asked or sites_at_once(trainee.model, self._samples.inputs.device, len(self.learners))
+        at_once = asked or sites_at_once(trainee.model, self._samples.inputs.device, self._of)
         if at_once == 1 or len(self.learners) == 1 or not self._method.trains:
             return 1, None
         try:

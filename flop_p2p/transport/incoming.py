@@ -16,14 +16,14 @@ MAX_SESSIONS = 8  # sessions whose frames are opened: the newest
 
 
 class Incoming:
-    """At most one body on its way in, and one that the node has not taken yet; then no credit is given.
+    """One body on its way in at a time. Of small ones several may be complete before the node has taken the first.
 
     Attributes:
-        untaken: a body is complete and the node has not taken it.
+        untaken: bodies that are complete and that the node has not taken: while there is one, no credit is given.
     """
 
     def __init__(self, hub: Hub, opener: FrameOpener) -> None:
-        self.untaken = False
+        self.untaken = 0
         self._hub = hub
         self._openers = [opener]  # ascending; a body that began under an older session may still be on its way
         self._assembly: Assembly | None = None
@@ -131,7 +131,7 @@ class Incoming:
             self._assembly, self._due = None, 0
         if self._hub.gossip.compression == "top-k":
             self._held, self._held_round = body, descriptor.round
-        self.untaken = True
+        self.untaken += 1
         return descriptor, body
 
 

@@ -175,7 +175,7 @@ class Link:
     def taken(self) -> None:
         """The node has taken the body that was complete; the neighbour may send on."""
         if self._current is not None:
-            self._current.incoming.untaken = False
+            self._current.incoming.untaken = max(0, self._current.incoming.untaken - 1)
             self._give_credit()
 
     def drop(self, reason: str) -> None:

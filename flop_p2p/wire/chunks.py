@@ -66,7 +66,7 @@ class Assembly:
             self._data = np.empty(parameters, "<f4") if memory is None else memory.view("<f4")
         else:
             self._data = np.empty(size, np.uint8)
-        self._chunks = chunk_views(self._data.data, descriptor.chunk_bytes)
+        self._view = self._data.data.cast("B")  # cut as chunks come: a sender might announce a million
         self._sha256 = hashlib.sha256()
         self._added = 0
         self._objection = ""
@@ -86,7 +86,8 @@ class Assembly:
             raise WireError(
                 f"chunk {index} after {self._added} of {self.descriptor.chunks}: missing, double or too many"
             )
-        return self._chunks[index - 1]
+        start = (index - 1) * self.descriptor.chunk_bytes
+        return self._view[start : start + self.descriptor.chunk_bytes]
 
     def add(self, index: int) -> None:
         """Chunk ``index`` now lies in its target, opened and authentic; it is hashed and looked through while it is in

@@ -54,7 +54,11 @@ def test_ctrl_c_keeps_what_there_is_and_tells_how_to_go_on(tmp_path: Path) -> No
     out = tmp_path / "out"
     command = [sys.executable, "-m", "flop_p2p", "compare", *SMALL, "--rounds", "40", "--methods", "local,flop"]
     process = subprocess.Popen(
-        [*command, "--seeds", "6", "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--seeds", "6", "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     if process.stdout is None:
         pytest.fail("no output")

@@ -236,13 +236,13 @@ def test_seconds_add_up_over_starts_and_a_damaged_file_is_told(tmp_path: Path) -
 
 
 def test_a_closed_terminal_is_a_wish_to_stop_even_if_it_is_told_twice() -> None:
-    before = signal.getsignal(signal.SIGHUP)
+    outside = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     with stop_wish() as asked_to_stop:
         assert not asked_to_stop()
         os.kill(os.getpid(), signal.SIGHUP)
         assert asked_to_stop()
         os.kill(os.getpid(), signal.SIGHUP)
-    assert signal.getsignal(signal.SIGHUP) == before
+    assert signal.signal(signal.SIGHUP, outside) == signal.SIG_DFL
 
 
 def test_under_nohup_a_closed_terminal_stops_nothing() -> None:

@@ -86,6 +86,21 @@ def test_workers_end_with_the_process_that_forked_them(tmp_path: Path) -> None:
     assert not [worker for worker in workers if running(worker)]
 
 
+def test_a_signal_to_all_processes_leaves_a_checkpoint(tmp_path: Path) -> None:
+    flags = "--rounds 5000 --limit-images 100 --sites 4 --model mlp --evaluate-every 50 --workers 2 --out"
+    command = [sys.executable, "-m", "flop_p2p", "simulate", *flags.split(), str(tmp_path / "run")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert b"--resume" in errors
+    assert (tmp_path / "run" / "checkpoint.json").exists()
+
+
 def running(process: str) -> bool:
     try:
         return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
