@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine import show
 
 from flop_p2p.config import load_experiment
 from flop_p2p.data import FederatedData, SiteSplit
@@ -130,8 +131,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=7, help="how often the two sides take turns")
     parser.add_argument("--small", action="store_true", help="a few seconds, to see that it works")
     arguments = parser.parse_args()
-    for name, value in measure(arguments.small, arguments.turns).items():
-        print(f"{name:44} {value:.4g}")
+    show(measure(arguments.small, arguments.turns))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from machine import show
 from safetensors.torch import load_file
 
 from flop_p2p.config import ExperimentSettings, load_experiment
@@ -69,8 +70,7 @@ def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="a few seconds, to see that it works")
-    for name, value in measure(parser.parse_args().small).items():
-        print(f"{name:28} {value}")
+    show(measure(parser.parse_args().small))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -43,6 +43,12 @@ def data_folder(name: str) -> Path | None:
     """The folder ``name`` of $FLOP_P2P_DATA; None where there is none."""
     folder = Path(os.environ.get("FLOP_P2P_DATA", "")) / name
     return folder if os.environ.get("FLOP_P2P_DATA") and folder.is_dir() else None
+
+
+def show(figures: Mapping[str, Any]) -> None:
+    """Print figures by name, one a line."""
+    for name, value in figures.items():
+        print(f"{name:60} {value:.4g}" if isinstance(value, float) else f"{name:60} {value}")
 
 
 def memory() -> int:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from machine import show
 
 from flop_p2p.config import ExperimentSettings, load_experiment, load_site
 from flop_p2p.local.prepare import local_sites, prepare
@@ -122,8 +123,7 @@ def main() -> None:
     parser.add_argument("--model", choices=("mlp", "resnet18"), default="mlp", help="whose body is exchanged")
     parser.add_argument("--small", action="store_true", help="few rounds, to see that it works")
     arguments = parser.parse_args()
-    for key, value in measure(arguments.small, arguments.rounds, arguments.model).items():
-        print(f"{key:48}{value:10.2f}" if isinstance(value, float) else f"{key:48}{value:>10}")
+    show(measure(arguments.small, arguments.rounds, arguments.model))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import data_folder, memory, peak_memory
+from machine import data_folder, memory, peak_memory, show
 
 from flop_p2p.config import load_experiment
 from flop_p2p.data import FederatedData, SiteSplit
@@ -135,8 +135,7 @@ def main() -> None:
         found = one(int(sites), model, topology, arguments.rounds, arguments.data)
         Path(file).write_text(json.dumps(found))
         return
-    for name, value in measure(arguments.small, arguments.data, arguments.rounds).items():
-        print(f"{name:60} {value:.4g}")
+    show(measure(arguments.small, arguments.data, arguments.rounds))
 
 
 if __name__ == "__main__":

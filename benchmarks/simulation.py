@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import data_folder, peak_memory
+from machine import data_folder, peak_memory, show
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -183,8 +183,7 @@ def main() -> None:
         experiment = settings(arguments.data, arguments.small)
         floor(experiment, load_data(experiment))
         return
-    for name, value in measure(arguments.small, arguments.data, arguments.turns).items():
-        print(f"{name:28} {value:.4g}" if isinstance(value, float) else f"{name:28} {value}")
+    show(measure(arguments.small, arguments.data, arguments.turns))
 
 
 if __name__ == "__main__":

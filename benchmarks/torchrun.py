@@ -21,7 +21,7 @@ from typing import Any
 
 import simulation
 import torch
-from machine import data_folder
+from machine import data_folder, show
 from safetensors.torch import load_file
 
 from flop_p2p.models import build_model
@@ -105,8 +105,7 @@ def main() -> None:
     if arguments.out:
         take_turns(arguments.data, arguments.turns, arguments.small, arguments.out)
         return
-    for name, value in measure(arguments.small, arguments.data, arguments.turns).items():
-        print(f"{name:28} {value:.4g}" if isinstance(value, float) else f"{name:28} {value}")
+    show(measure(arguments.small, arguments.data, arguments.turns))
 
 
 if __name__ == "__main__":

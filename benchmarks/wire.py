@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import zmq
+from machine import show
 
 from flop_p2p.config.federation import PROTOCOL_VERSION, GossipSettings
 from flop_p2p.node.egress import EgressLog
@@ -296,8 +297,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="how often each variant has its turn")
     parser.add_argument("--small", action="store_true", help="small bodies, to see that it works")
     arguments = parser.parse_args()
-    for key, value in measure(arguments.small, arguments.rounds).items():
-        print(f"{key:32}{value:10.3f}" if isinstance(value, float) else f"{key:32}{value:10,d}")
+    show(measure(arguments.small, arguments.rounds))
 
 
 if __name__ == "__main__":

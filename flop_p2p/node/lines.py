@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from flop_p2p.writing import put_in_place
+from flop_p2p.writing import put_in_place, sync_folder
 
 MAX_BYTES = 16 << 20  # of one file; then it is renamed and a new one begun
 BLOCK = 1 << 16
@@ -87,7 +87,7 @@ class LineLog:
         self.file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         state = os.fstat(self.file)
         self._identity, self._size = (state.st_dev, state.st_ino), state.st_size
-        _sync_folder(self.path.parent)
+        sync_folder(self.path.parent)
 
     def _check_untouched(self) -> None:
         """Lines that went to a deleted or replaced file would be lost without anybody noticing."""
@@ -159,11 +159,3 @@ def replace_durably(path: Path, content: bytes) -> None:
         temporary.chmod(0o600)
         file.write(content)
     put_in_place(temporary, path)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
