@@ -10,7 +10,7 @@ from flop_p2p.partial import Schema, Split, TensorSpec
 from flop_p2p.writing import write_text
 
 SCHEMA_FILE = "schema.json"
-NUMBER_BYTES = 4  # float32, where a file of before does not tell the sizes
+NUMBER_BYTES = 4  # float32; encodings take no more
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class _File(BaseModel):
 
     body: list[tuple[str, list[int], str]]
     head: list[str]
-    sizes: list[int] | None = None
+    sizes: list[int]
 
 
 def read_schema(folder: Path) -> SharedSchema | None:
@@ -50,9 +50,9 @@ def read_schema(folder: Path) -> SharedSchema | None:
     specs = tuple(TensorSpec(name, tuple(shape), dtype) for name, shape, dtype in content.body)
     body = Schema(specs)
     whole = NUMBER_BYTES * body.parameters
-    if content.sizes and max(content.sizes) > whole:
+    if max(content.sizes, default=0) > whole:
         raise EgressError(f"{path}: {body.parameters} numbers never take {max(content.sizes)} bytes; it was altered")
-    return SharedSchema(body, tuple(content.head), tuple(content.sizes or [whole]))
+    return SharedSchema(body, tuple(content.head), tuple(content.sizes))
 
 
 def write_schema(folder: Path, split: Split, sizes: tuple[int, ...]) -> None:

@@ -20,7 +20,7 @@ from flop_p2p.errors import ConfigError, EgressError, NodeError
 from flop_p2p.node.egress import EgressLog
 from flop_p2p.node.status import SOCKET_FILE, StatusServer
 
-SCHEMA = {"body": [["conv.weight", [8], "float32"]], "head": ["fc.weight", "fc.bias"]}
+SCHEMA = {"body": [["conv.weight", [8], "float32"]], "head": ["fc.weight", "fc.bias"], "sizes": [32]}
 LINK = {"reason": "", "latency": None, "last_contact": None, "clock_skew": None, "dropped_frames": 0, "absences": 0}
 SNAPSHOT: dict[str, Any] = {
     "name": "north",

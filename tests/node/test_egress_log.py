@@ -24,8 +24,12 @@ from flop_p2p.wire import encode
 from flop_p2p.wire.messages import KINDS, Credit, Goodbye, Heartbeat, Ready, Receipt, Refuse, Unknown
 
 DIGEST = hashlib.sha256(b"body").digest()
-SCHEMA = {"body": [["conv.weight", [2, 3], "float32"], ["conv.bias", [2], "float32"]], "head": ["fc.weight"]}
 BODY_BYTES = 4 * 8
+SCHEMA = {
+    "body": [["conv.weight", [2, 3], "float32"], ["conv.bias", [2], "float32"]],
+    "head": ["fc.weight"],
+    "sizes": [BODY_BYTES],
+}
 
 
 @pytest.fixture
@@ -212,6 +216,12 @@ def test_while_the_disk_is_slow_lines_are_written_and_wait_for_the_next_sync(
         assert not chain.done()
         may_end.set()
         assert (syncing.result(), chain.result()) == (first, second)
+
+
+def test_a_schema_that_allows_more_than_a_body_is_refused(state: Path) -> None:
+    (state / "schema.json").write_text(json.dumps({**SCHEMA, "sizes": [BODY_BYTES, 200_000]}))
+    with pytest.raises(EgressError, match="altered"):
+        EgressLog(state, "north")
 
 
 def test_a_sync_that_fails_is_an_egress_error(log: EgressLog, monkeypatch: pytest.MonkeyPatch) -> None:

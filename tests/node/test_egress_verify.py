@@ -21,8 +21,12 @@ from flop_p2p.node.egress import EgressLog
 from flop_p2p.node.egress_verify import verify
 from flop_p2p.node.lines import log_files
 
-SCHEMA = {"body": [["conv.weight", [2, 3], "float32"], ["conv.bias", [2], "float32"]], "head": ["fc.weight"]}
 BODY_BYTES = 4 * 8
+SCHEMA = {
+    "body": [["conv.weight", [2, 3], "float32"], ["conv.bias", [2], "float32"]],
+    "head": ["fc.weight"],
+    "sizes": [BODY_BYTES],
+}
 ROUNDS = 4
 NEIGHBOURS = ("south", "west")
 LINES = ROUNDS * len(NEIGHBOURS) * 3 + 2
