@@ -38,7 +38,7 @@ FEDERATION_FLAGS = {
     **{
         flag: key
         for flag, key in SHARED_FLAGS.items()
-        if key.startswith(("model.", "topology.", "training.", "gossip.")) and flag not in SIMULATED_ONLY
+        if key.startswith(("model.", "topology.", "training.", "gossip.", "privacy.")) and flag not in SIMULATED_ONLY
     },
     "--seed": "seed",
     **GOSSIP_FLAGS,

@@ -41,6 +41,7 @@ SHARED_FLAGS = {
     "--compression": "gossip.compression",
     "--top-k": "gossip.top_k",
     "--consensus-step": "gossip.consensus_step",
+    "--masking": "privacy.masking",
     "--rounds": "training.rounds",
     "--local-epochs": "training.local_epochs",
     "--local-steps": "training.local_steps",

@@ -12,6 +12,7 @@ from flop_p2p.config.federation import (
     load_federation,
 )
 from flop_p2p.config.model import ModelSettings
+from flop_p2p.config.privacy import PrivacySettings
 from flop_p2p.config.site import SiteDataSettings, SiteSettings, load_site
 from flop_p2p.config.topology import Edge, TopologyFile, TopologySettings
 from flop_p2p.config.training import TrainingSettings, learning_rate_factor
@@ -26,6 +27,7 @@ __all__ = [
     "GossipSettings",
     "Member",
     "ModelSettings",
+    "PrivacySettings",
     "SampleSettings",
     "Settings",
     "Signature",

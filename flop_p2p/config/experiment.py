@@ -11,6 +11,7 @@ from flop_p2p.config.base import Settings, merge, nested, read_toml, validate
 from flop_p2p.config.data import DataSettings
 from flop_p2p.config.federation import GossipSettings
 from flop_p2p.config.model import ModelSettings
+from flop_p2p.config.privacy import PrivacySettings
 from flop_p2p.config.topology import TopologySettings
 from flop_p2p.config.training import TrainingSettings, check_one_correction
 from flop_p2p.errors import ConfigError
@@ -70,6 +71,7 @@ class ExperimentSettings(Settings):
     topology: TopologySettings = TopologySettings()
     training: TrainingSettings = TrainingSettings()
     gossip: GossipSettings = GossipSettings()
+    privacy: PrivacySettings = PrivacySettings()
     comparison: ComparisonSettings = ComparisonSettings()
 
     @model_validator(mode="after")

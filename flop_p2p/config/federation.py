@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from flop_p2p.config.base import Settings, read_toml, validate
 from flop_p2p.config.model import ModelSettings
+from flop_p2p.config.privacy import PrivacySettings
 from flop_p2p.config.topology import TOPOLOGY_FILE_SUFFIX, TopologyFile, TopologySettings
 from flop_p2p.config.training import TrainingSettings, check_one_correction
 
@@ -185,6 +186,7 @@ class FederationSettings(Settings):
     graph: TopologyFile | None = Field(None, description="content of the topology file that topology.name names")
     training: TrainingSettings = TrainingSettings()
     gossip: GossipSettings = GossipSettings()
+    privacy: PrivacySettings = PrivacySettings()
     members: tuple[Member, ...] = Field(min_length=2, description="the sites")
     signatures: tuple[Signature, ...] = Field((), description="consent of the members, needed from revision 2 on")
 

@@ -165,6 +165,7 @@ def _federation(
         "graph": graph,
         "training": settings.training,
         "gossip": settings.gossip,
+        "privacy": settings.privacy,
         "members": tuple(members),
     }
     federation = validate(FederationSettings, values, "the federation")

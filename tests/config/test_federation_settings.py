@@ -213,7 +213,7 @@ def complete() -> FederationSettings:
 
 TEXTS = (
     *("multilabel", "flop", "private", "uniform", "samples", "adam", "cosine", "reset", "logit-adjusted", "balanced"),
-    *("wait", "curve", "int8", "server", "other.toml", "other", "f" * 40, "f" * 64, "tcp://f:1"),
+    *("wait", "curve", "int8", "pairwise", "server", "other.toml", "other", "f" * 40, "f" * 64, "tcp://f:1"),
 )
 LISTS = (["a", "b", "d"], [1, 8, 9], [0.75], ["d"], [["bob", "cid", 0.5]], [{"member": "ann", "signature": "f" * 128}])
 
