@@ -31,7 +31,8 @@ import numpy as np
 import zmq
 from machine import show
 
-from flop_p2p.config.federation import PROTOCOL_VERSION, GossipSettings
+from flop_p2p.config.federation import PROTOCOL_VERSION
+from flop_p2p.config.gossip import GossipSettings
 from flop_p2p.node.egress import EgressLog
 from flop_p2p.node.shared_schema import write_schema
 from flop_p2p.partial import Schema, Split, TensorSpec, mix

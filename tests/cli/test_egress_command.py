@@ -41,6 +41,8 @@ SNAPSHOT: dict[str, Any] = {
     "seconds": {"training": 1.5, "mixing": 0.25},
     "absences": 1,
     "catch_ups": 0,
+    "masking": "pairwise",
+    "masked_skips": 3,
     "started": 1.8e9,
     "finished": False,
     "neighbours": {

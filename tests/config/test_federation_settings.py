@@ -201,19 +201,21 @@ def test_the_id_depends_on_no_order_address_or_signature(
     assert after.names == before.names
 
 
-def complete() -> FederationSettings:
-    """A federation in which nothing that can be set is left empty."""
+def complete(gossip: dict[str, Any], privacy: dict[str, Any]) -> FederationSettings:
+    """A federation in which nothing that can be set is left empty; bodies are compressed or masked, never both."""
     return federation(
         samples={**SAMPLES, "mean": [0.5], "std": [0.25]},
         topology={"name": "net.toml"},
         graph={"sites": ["ann"], "edges": [["ann", "bob", 0.5]], "own_weights": {"ann": 0.5}},
-        gossip={"compression": "top-k"},
+        gossip=gossip,
+        privacy=privacy,
     )
 
 
+COMPLETE = [complete({"compression": "top-k"}, {}), complete({}, {"masking": "pairwise"})]
 TEXTS = (
     *("multilabel", "flop", "private", "uniform", "samples", "adam", "cosine", "reset", "logit-adjusted", "balanced"),
-    *("wait", "curve", "int8", "pairwise", "server", "other.toml", "other", "f" * 40, "f" * 64, "tcp://f:1"),
+    *("wait", "curve", "int8", "pairwise", "none", "server", "other.toml", "other", "f" * 40, "f" * 64, "tcp://f:1"),
 )
 LISTS = (["a", "b", "d"], [1, 8, 9], [0.75], ["d"], [["bob", "cid", 0.5]], [{"member": "ann", "signature": "f" * 128}])
 
@@ -232,19 +234,19 @@ def leaves(values: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path]
 
 
-@pytest.mark.parametrize("path", leaves(complete().model_dump(mode="json")), ids=lambda path: ".".join(map(str, path)))
+@pytest.mark.parametrize("path", leaves(COMPLETE[0].model_dump(mode="json")), ids=lambda path: ".".join(map(str, path)))
 def test_every_other_setting_changes_the_id(path: tuple[Any, ...]) -> None:
-    before = complete()
-    changed = []
-    for value in others(value_at(before.model_dump(mode="json"), path)):
-        values = before.model_dump(mode="json")
-        value_at(values, path[:-1])[path[-1]] = value
-        with contextlib.suppress(ValidationError):
-            changed.append(FederationSettings.model_validate(values))
-    different = [after for after in changed if after != before]
+    different = []
+    for before in COMPLETE:
+        for value in others(value_at(before.model_dump(mode="json"), path)):
+            values = before.model_dump(mode="json")
+            value_at(values, path[:-1])[path[-1]] = value
+            with contextlib.suppress(ValidationError):
+                different.append((before, FederationSettings.model_validate(values)))
+    different = [(before, after) for before, after in different if after != before]
     assert different, "none of the values fits"
     counts = path[-1] not in ("control", "signatures") and path[-1:] + path[:1] != ("bulk", "members")
-    assert all((after.id != before.id) == counts for after in different)
+    assert all((after.id != before.id) == counts for before, after in different)
 
 
 def value_at(values: Any, path: tuple[Any, ...]) -> Any:

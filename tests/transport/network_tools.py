@@ -14,7 +14,8 @@ import numpy as np
 import zmq
 import zmq.asyncio
 
-from flop_p2p.config.federation import PROTOCOL_VERSION, GossipSettings
+from flop_p2p.config.federation import PROTOCOL_VERSION
+from flop_p2p.config.gossip import GossipSettings
 from flop_p2p.errors import EgressError
 from flop_p2p.transport.base import Body, Event, OutgoingBody, Peer, TransportKeys
 from flop_p2p.transport.common import CommonTransport
