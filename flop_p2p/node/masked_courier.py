@@ -200,7 +200,7 @@ class MaskedCourier(Courier):
             return
         self._answers[place] = message.participants
         weight = self._protocol.plan.weights_of(receiver, message.round)[self._model.name]
-        job = functools.partial(self._masked, message.round, weight, digest, pads)
+        job = functools.partial(self._masked, message.round, self._own[message.round], weight, digest, pads)
         task = asyncio.get_running_loop().create_task(self._answer(receiver, job))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -208,8 +208,8 @@ class MaskedCourier(Courier):
     async def _answer(self, receiver: str, job: Callable[[], OutgoingBody]) -> None:
         self._transport.send(receiver, await asyncio.get_running_loop().run_in_executor(None, job))
 
-    def _masked(self, round_index: int, weight: float, digest: bytes, pads: Sequence[Pad]) -> OutgoingBody:
-        integers = self._fixed_point.encode(self._own[round_index], weight)
+    def _masked(self, round_index: int, body: Body, weight: float, digest: bytes, pads: Sequence[Pad]) -> OutgoingBody:
+        integers = self._fixed_point.encode(body, weight)
         mask(integers, pads)
         sha256 = hashlib.sha256(integers.data).digest()
         return OutgoingBody(round_index, integers, sha256, "masked", participants=digest)
