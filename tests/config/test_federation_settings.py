@@ -153,6 +153,10 @@ def test_other_wrong_values() -> None:
     assert "top_k needs compression = 'top-k', and compression is 'int8'" in refusal(
         gossip={"compression": "int8", "top_k": 0.1}
     )
+    assert "masking_range needs masking = 'pairwise', and masking is 'none'" in refusal(privacy={"masking_range": 2})
+    assert "which gossip.compression = 'int8' cannot make smaller" in refusal(
+        gossip={"compression": "int8"}, privacy={"masking": "pairwise"}
+    )
     assert "consensus_step needs compression" in refusal(gossip={"consensus_step": 1})
     assert "'logit-adjusted' corrects for the class prior already" in refusal(
         training={"head_loss": "logit-adjusted", "sampling": "balanced"}

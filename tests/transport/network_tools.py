@@ -124,6 +124,7 @@ class Node:
         self.listens = True
         self.proxy: str | None = None
         self.network: MemoryNetwork | None = None
+        self.masked = False
         self.events: list[Event] = []
         self.error: Exception | None = None
 
@@ -136,6 +137,7 @@ class Node:
             "schema_hash": SCHEMA,
             "parameters": self.parameters,
             "gossip": self.gossip,
+            "masked": self.masked,
         }
         if self.network is not None:
             return MemoryTransport(self.network, **common)
