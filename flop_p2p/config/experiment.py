@@ -78,7 +78,7 @@ class ExperimentSettings(Settings):
     def _settings_go_together(self) -> "ExperimentSettings":
         training = self.training
         check_one_correction(training)
-        check_differential(self.privacy, training)
+        check_differential(self.privacy, self.model, training)
         if training.early_stopping and (self.data.split[1] == 0 or self.evaluate_every == 0):
             raise ValueError(
                 "training.early_stopping goes by validation accuracy over rounds; "

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from flop_p2p.config.base import Settings
+from flop_p2p.config.model import ModelSettings
 from flop_p2p.config.training import TrainingSettings
 
 Masking = Literal["none", "pairwise"]
@@ -52,14 +53,20 @@ class PrivacySettings(Settings):
         return self
 
 
-def check_differential(privacy: PrivacySettings, training: TrainingSettings) -> None:
+def check_differential(privacy: PrivacySettings, model: ModelSettings, training: TrainingSettings) -> None:
     """Refuse training in which every gradient depends on all labels of a site: clipping one sample's bounds nothing.
 
     Raises:
-        ValueError: differential privacy together with class weights, balanced sampling or logit adjustment.
+        ValueError: differential privacy together with class weights, balanced sampling or logit adjustment; or with
+            private BatchNorm layers, whose place GroupNorm takes.
     """
     if not privacy.differential:
         return
+    if model.batch_norm == "private":
+        raise ValueError(
+            "model.batch_norm = 'private': with privacy.noise_multiplier GroupNorm takes the place of BatchNorm, and "
+            "nothing is left to keep; leave it at 'shared', or name layers in model.private"
+        )
     for key, plain in (("head_loss", "cross-entropy"), ("class_weights", "none"), ("sampling", "shuffle")):
         if (value := getattr(training, key)) != plain:
             raise ValueError(

@@ -158,6 +158,8 @@ def test_other_wrong_values() -> None:
     for key, value in (("head_loss", "logit-adjusted"), ("class_weights", "balanced"), ("sampling", "balanced")):
         refused = refusal(training={key: value}, privacy={"noise_multiplier": 1})
         assert f"training.{key} = {value!r} goes by the counts of a site's labels" in refused
+    refused = refusal(model={"batch_norm": "private"}, privacy={"noise_multiplier": 1})
+    assert "GroupNorm takes the place of BatchNorm" in refused
     assert "'logit-adjusted' corrects for the class prior already" in refusal(
         training={"head_loss": "logit-adjusted", "sampling": "balanced"}
     )
