@@ -63,6 +63,14 @@ class Left:
 
 
 @dataclass(frozen=True)
+class Silent:
+    """A neighbour sends no body of ``round`` or a later one, and goes on receiving."""
+
+    name: str
+    round: int
+
+
+@dataclass(frozen=True)
 class Progress:
     """A heartbeat: the neighbour is in ``round``."""
 
@@ -87,7 +95,7 @@ class Delivered:
     round: int
 
 
-Event = Connected | Lost | Left | Progress | BodyReceived | Delivered
+Event = Connected | Lost | Left | Silent | Progress | BodyReceived | Delivered
 
 
 @dataclass(frozen=True)
@@ -212,6 +220,13 @@ class Transport(Protocol):
 
         Args:
             soon: neighbours that are sent a body of this round soon, which tells them as much; they can wait for it.
+        """
+
+    def silence(self, round_index: int) -> bool:
+        """Tell every neighbour, also one that connects later, that no body of this round or a later one comes.
+
+        Returns:
+            False if that was told before.
         """
 
     def update_peers(self, peers: Sequence[Peer]) -> None:

@@ -11,7 +11,7 @@ from flop_p2p.config.federation import GossipSettings
 from flop_p2p.errors import EgressError, WireError
 from flop_p2p.transport.base import Body, Egress, Event, Gate, LinkStatus
 from flop_p2p.transport.routes import Route
-from flop_p2p.wire import AnyMessage, Goodbye, Greeting, Heartbeat, Receipt, encode, envelope, open_envelope
+from flop_p2p.wire import AnyMessage, Goodbye, Greeting, Heartbeat, Receipt, Silence, encode, envelope, open_envelope
 
 logger = logging.getLogger("flop_p2p.transport")
 
@@ -26,6 +26,7 @@ class Hub:
     Attributes:
         round_index: what heartbeats tell.
         leaving: goodbye was said; nobody is greeted any more.
+        silent_from: round from which no bodies are sent; None as long as they are.
         spare: received bodies that the node needs no more; the next ones are written over them.
     """
 
@@ -44,6 +45,7 @@ class Hub:
         self.gossip = gossip
         self.round_index = 0
         self.leaving = False
+        self.silent_from: int | None = None
         self.spare: list[Body] = []
         self._egress = egress
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
@@ -194,6 +196,6 @@ class Hub:
 
 def round_of(message: AnyMessage) -> int:
     """The round that a message is about, `NO_ROUND` if none."""
-    if isinstance(message, Greeting | Heartbeat | Receipt):
+    if isinstance(message, Greeting | Heartbeat | Receipt | Silence):
         return message.round
     return message.last_round if isinstance(message, Goodbye) else NO_ROUND

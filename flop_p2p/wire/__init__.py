@@ -27,6 +27,7 @@ from flop_p2p.wire.messages import (
     Ready,
     Receipt,
     Refuse,
+    Silence,
     Unknown,
     Welcome,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "Receipt",
     "Refuse",
     "Sealer",
+    "Silence",
     "Unknown",
     "Welcome",
     "chunk_count",

@@ -128,7 +128,27 @@ class Goodbye(Message):
     finished: bool
 
 
+class Silence(Message):
+    """Do not wait for bodies of mine from ``round`` on: my privacy budget is spent. I go on receiving."""
+
+    kind: Literal["silence"] = "silence"
+    round: Round
+
+
 AnyMessage = Annotated[
-    Hello | Welcome | Ready | Refuse | Unknown | Heartbeat | Credit | Receipt | Goodbye, Field(discriminator="kind")
+    Hello | Welcome | Ready | Refuse | Unknown | Heartbeat | Credit | Receipt | Goodbye | Silence,
+    Field(discriminator="kind"),
 ]
-KINDS = ("hello", "welcome", "ready", "refuse", "unknown", "heartbeat", "credit", "receipt", "goodbye", "body")
+KINDS = (
+    "hello",
+    "welcome",
+    "ready",
+    "refuse",
+    "unknown",
+    "heartbeat",
+    "credit",
+    "receipt",
+    "goodbye",
+    "silence",
+    "body",
+)
