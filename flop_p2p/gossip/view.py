@@ -104,10 +104,12 @@ class View:
     def _went_on_without(self, name: str) -> bool:
         """Whether a neighbour has passed a round in which it should have mixed a body that is not yet published.
 
-        Where a round's edges are directed, or others than those of the next, it may be ahead without having.
+        Where a round's edges are directed, or others than those of the next, it may be ahead without having. A node
+        that only receives is left behind by those whose bodies it should have mixed: they wait for it, too.
         """
         rounds = range(max(self.settled + 1, self.round_index, 0), self.neighbours[name].round)
-        return self.round_index < 0 or any(name in self.plan.receivers(missed) for missed in rounds)
+        partners = self.plan.weights if self.passed_over > self.published else self.plan.receivers
+        return self.round_index < 0 or any(name in partners(missed) for missed in rounds)
 
     def coming(self, beyond: int) -> tuple[str, ...]:
         """Those further whose bodies are not here but on their way, or are sent as soon as they are trained."""

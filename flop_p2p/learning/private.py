@@ -19,8 +19,8 @@ from flop_p2p.learning.trainee import Trainee
 from flop_p2p.learning.training import Learner, frozen_error
 
 Gradients = dict[str, Tensor]
-AT_ONCE = 1 << 25  # numbers of gradients of single samples that are held at once: 128 MiB
-MOST_AT_ONCE = 256  # samples, whose activations take memory, too
+AT_ONCE = 1 << 22  # numbers of gradients of single samples held at once: with 16 MiB fastest (`small-cnn`)
+LEAST_AT_ONCE, MOST_AT_ONCE = 4, 64  # samples
 TINY = 1e-6  # so that a gradient of zero can be divided by its norm
 
 
@@ -61,7 +61,7 @@ class PrivateLearner(Learner):
         self.rate = self._sampling.rate
         self._privacy, self._draws = privacy, draws
         numbers = sum(weight.numel() for weight in (*trainee.body, *trainee.head))
-        self._at_once = min(MOST_AT_ONCE, max(1, AT_ONCE // max(1, numbers)))
+        self._at_once = min(MOST_AT_ONCE, max(LEAST_AT_ONCE, AT_ONCE // max(1, numbers)))
         for layer in trainee.model.modules():
             if getattr(layer, "inplace", False):
                 layer.inplace = False  # type: ignore[assignment]  # to torch.func what changes in place is slow

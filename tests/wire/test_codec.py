@@ -23,6 +23,7 @@ from flop_p2p.wire import (
     Ready,
     Receipt,
     Refuse,
+    Silence,
     Unknown,
     Welcome,
     encode,
@@ -68,6 +69,7 @@ messages = st.one_of(
     st.builds(Credit, chunks=st.integers(1, 1024)),
     st.builds(Receipt, round=rounds, chain=digests),
     st.builds(Goodbye, last_round=rounds, finished=st.booleans()),
+    st.builds(Silence, round=rounds),
 )
 headers = st.builds(
     FrameHeader, session=sessions, counter=st.integers(0, 1000), round=rounds, index=st.just(1), count=counts
