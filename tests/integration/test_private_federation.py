@@ -15,7 +15,6 @@ from flop_p2p.cli.status import status_page
 from flop_p2p.config import load_site
 from flop_p2p.local.results import collect
 from flop_p2p.node.daemon import Node
-from flop_p2p.node.spending import FILE, Spending
 from flop_p2p.simulation import Simulation
 
 ROUNDS = 6
@@ -145,19 +144,6 @@ def test_a_restarted_node_has_spent_what_it_had(daemons: Callable[..., Any]) -> 
 def _rows(snapshot: dict[str, Any]) -> list[tuple[str, Any]]:
     table = status_page(snapshot).renderables[1]
     return list(zip(*(column._cells for column in table.columns), strict=True))  # type: ignore[attr-defined]
-
-
-def test_what_is_on_the_disk_counts_though_the_round_was_lost(tmp_path: Path) -> None:
-    from flop_p2p.config import PrivacySettings
-
-    privacy = PrivacySettings(noise_multiplier=1.0)
-    first = Spending(tmp_path, privacy, 0.1, None, begun=False)
-    assert first.begin(0, 5)
-    assert json.loads((tmp_path / FILE).read_text()) == {"history": [[1.0, 0.1, 5]], "stopped": None}
-    again = Spending(tmp_path, privacy, 0.1, None, begun=False)  # the process died; the round is trained anew
-    assert again.begin(0, 5)
-    assert again.describe()["steps"] == 10
-    assert np.isclose(again.epsilon, Spending(tmp_path, privacy, 0.1, None, begun=True).epsilon)
 
 
 @pytest.mark.parametrize("site", ["hospital-1"])
