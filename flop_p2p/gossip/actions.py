@@ -9,7 +9,7 @@ DiscardReason = Literal["late", "duplicate", "superseded", "unexpected", "declin
 
 @dataclass(frozen=True)
 class Train:
-    """Train this round locally, then report `RoundProtocol.trained`."""
+    """Train this round locally, then report `RoundProtocol.trained`, or `passed_over` where that may not be."""
 
     round: int
 

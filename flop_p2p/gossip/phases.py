@@ -169,7 +169,7 @@ class Phases:
         self._vain = self._view.round_index
         if self._joins:
             self._wait_to_start()
-        elif self._view.published == self._view.round_index:
+        elif self._view.settled >= self._view.round_index:
             self._collected()
         else:
             self._go_on()
@@ -185,7 +185,7 @@ class Phases:
         """Train, or publish what is trained, and collect."""
         if self._trained:
             self._publish()
-        if self.plan.trains and self._view.published < self._view.round_index:
+        if self.plan.trains and self._view.settled < self._view.round_index:
             self.phase = "training"
             self._outbox.add(Train(self._view.round_index))
         elif self._closed == self._view.round_index:
@@ -211,7 +211,7 @@ class Phases:
 
     def _wait_for_first_body(self) -> None:
         """A server's deadline begins with the first body of the round. It goes where most of its sites have gone."""
-        if self._view.any_here() or self._view.all_gone():
+        if self._view.any_here() or self._view.nobody_sends():
             self._set_deadline()
         elif bodies := self._view.within_reach(self._view.round_index):
             self.catch_ups += 1

@@ -92,6 +92,11 @@ class RoundProtocol(Phases):
             self._skip()
         return self._next()
 
+    def silent(self, name: str, round_index: int) -> list[Action]:
+        """A neighbour sends no body of this round or a later one, and goes on receiving."""
+        self._view.neighbours[name].falls_silent(min(round_index, self._rounds))
+        return self._next()
+
     def progress(self, name: str, round_index: int) -> list[Action]:
         """A heartbeat told a neighbour's round."""
         self._view.neighbours[name].tells(min(round_index, self._rounds))
@@ -155,6 +160,19 @@ class RoundProtocol(Phases):
             raise NodeError(f"a training ended that was not begun, in round {self.round_index}, phase {self.phase}")
         if self._running:
             self._trained = True
+            self._catch_up_or_go_on()
+        return self._next()
+
+    def passed_over(self) -> list[Action]:
+        """The training of this round may not be: the privacy budget is spent. There is no body to publish.
+
+        Raises:
+            NodeError: nothing is being trained.
+        """
+        if self._running and self.phase != "training":
+            raise NodeError(f"a training was passed over that was not begun, in round {self.round_index}")
+        if self._running:
+            self._view.passed_over = self.round_index
             self._catch_up_or_go_on()
         return self._next()
 

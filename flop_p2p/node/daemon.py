@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from flop_p2p.config import FederationSettings, SiteSettings
-from flop_p2p.errors import FlopError, Interrupted, NodeError
+from flop_p2p.errors import ConfigError, FlopError, Interrupted, NodeError
 from flop_p2p.gossip.fixed_point import FixedPoint
 from flop_p2p.gossip.protocol import RoundProtocol
 from flop_p2p.identity.keys import load_keys
@@ -30,6 +30,7 @@ from flop_p2p.node.membership import Membership, check_own_key
 from flop_p2p.node.prometheus import NodeMetrics
 from flop_p2p.node.records import Records
 from flop_p2p.node.shared_schema import write_schema
+from flop_p2p.node.spending import Spending
 from flop_p2p.node.status import StatusServer
 from flop_p2p.node.summary import last_line, status, summarize
 from flop_p2p.node.worker import SiteModel
@@ -74,6 +75,7 @@ class Node:
             logger.warning(warning)
         sizes = agreed_bytes(federation.gossip, self.model.split.body.parameters)
         write_schema(site.state, self.model.split, sizes)
+        self.spending = self._spending(federation)
         self.protocol = self._protocol(federation)
         self.egress = EgressLog(site.state, site.name)
         self.transport = self._transport(federation)
@@ -89,6 +91,7 @@ class Node:
             checkpoint_seconds=site.checkpoint_seconds,
             evaluate_every=site.evaluate_every,
             progress=self.progress,
+            spending=self.spending,
         )
         partway = self.progress.partway if self.progress is not None else None
         self.driver = Driver(
@@ -142,6 +145,19 @@ class Node:
             fixed_point=FixedPoint(federation.privacy.masking_range),
             closed=self.protocol.published,
         )
+
+    def _spending(self, federation: FederationSettings) -> Spending | None:
+        """The privacy budget of a site that trains; None without differential privacy."""
+        privacy, own, rate = federation.privacy, self.site.privacy.epsilon, self.model.sampling_rate
+        if own is not None and not privacy.differential:
+            raise ConfigError(
+                f"site {self.site.name}: privacy.epsilon in site.toml is a budget of differential privacy, and the "
+                "federation has none (privacy.noise_multiplier is 0); leave it out, or agree on one"
+            )
+        if rate is None:
+            return None
+        budget = min((epsilon for epsilon in (privacy.epsilon, own) if epsilon is not None), default=None)
+        return Spending(self.site.state, privacy, rate, budget, begun=self.progress is not None)
 
     def _completed(self) -> int:
         """Rounds that were complete when the checkpoint was written: a server publishes after mixing."""

@@ -39,6 +39,7 @@ from flop_p2p.transport.base import (
     Lost,
     Progress,
     Said,
+    Silent,
     Transport,
 )
 
@@ -92,6 +93,7 @@ class Driver:
         # how many threads torch uses is a setting of the thread that calls it
         self._thread = ThreadPoolExecutor(1, "compute", initializer=torch.set_num_threads, initargs=(threads,))
         self._stopping = False
+        self._spent = False  # the privacy budget: nothing is published any more
         self._finished: Finish | None = None
 
     async def run(self) -> bool:
@@ -178,6 +180,9 @@ class Driver:
             case Left(name, last_round, finished):
                 logger.info("%s said goodbye after round %d%s", name, last_round + 1, ", finished" if finished else "")
                 return protocol.left(name, last_round, finished)
+            case Silent(name, round_index):
+                logger.info("%s sends no bodies from round %d on; its privacy budget is spent", name, round_index + 1)
+                return protocol.silent(name, round_index)
             case Progress(name, round_index):
                 return protocol.progress(name, round_index)
             case Delivered(name, round_index):
@@ -192,7 +197,7 @@ class Driver:
         for action in actions:
             match action:
                 case Train(round_index):
-                    self._compute(functools.partial(self._train, round_index), self._protocol.trained)
+                    self._compute(functools.partial(self._train, round_index), self._trained)
                 case Publish(round_index, receivers):
                     await self._courier.publish(round_index, receivers)
                 case Resend(name):
@@ -211,7 +216,7 @@ class Driver:
                 case Finish():
                     self._finished = action
         protocol = self._protocol
-        training = protocol.phase == "training"
+        training = protocol.phase == "training" and not self._spent
         soon = protocol.plan.receivers(protocol.round_index) if training else ()
         self._transport.set_round(protocol.round_index, soon)
 
@@ -246,6 +251,10 @@ class Driver:
         """One round of training, in the thread; checkpoints fall inside it, and `stop` ends it between two steps."""
         journal, start = self._journal, time.perf_counter()
         state, self._partway = self._partway, None
+        left = self._model.steps - (0 if state is None else state.step)
+        if not journal.may_train(round_index, left):
+            self._pass_over(round_index)
+            return
         while True:
             result = self._model.train(round_index, lambda: self._stopping or journal.is_checkpoint_due(), state)
             if isinstance(result, float):
@@ -253,8 +262,26 @@ class Driver:
             state = result
             journal.save("training", round_index, state)
             if self._stopping:
+                journal.not_taken(self._model.steps - state.step)
                 return
         journal.trained(result, time.perf_counter() - start)
+
+    def _pass_over(self, round_index: int) -> None:
+        """A round without training, in the thread, for the privacy budget is spent: nothing leaves."""
+        self._courier.pass_over(round_index)
+        self._journal.save("training", round_index)
+        self._spent = True
+
+    def _trained(self) -> list[Action]:
+        if not self._spent:
+            return self._protocol.trained()
+        round_index = self._protocol.round_index
+        if self._transport.silence(round_index):
+            logger.warning(
+                "round %d would exceed the privacy budget: this site trains and sends no more, and goes on receiving",
+                round_index + 1,
+            )
+        return self._protocol.passed_over()
 
     def _mix(self, action: Mix) -> None:
         """Mix and evaluate, in the thread."""
@@ -263,7 +290,8 @@ class Driver:
         self._journal.mixed(done, time.perf_counter() - start)
         if action.catches_up and self._adopt:
             logger.info("took over the body of %s; training the head", ", ".join(part.name for part in action.parts))
-            self._model.train_head(self._adopt, lambda: self._stopping)
+            begin = functools.partial(self._journal.may_train, action.round)
+            self._model.train_head(self._adopt, lambda: self._stopping, begin)
             self._adopt = 0
 
     def _mixed(self, action: Mix) -> list[Action]:

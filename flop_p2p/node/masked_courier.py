@@ -83,6 +83,9 @@ class MaskedCourier(Courier):
         for name in receivers:
             self._declare(name, round_index)
 
+    def pass_over(self, round_index: int) -> None:
+        """Nothing is declared in this round."""
+
     def resend(self, name: str) -> None:
         """Declare the latest body once more, or say that none of its round comes."""
         published = self._protocol.published

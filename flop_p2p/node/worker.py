@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from flop_p2p.learning import (
     Metrics,
     Partway,
     Phase,
+    PrivateLearner,
     Samples,
+    SecretDraws,
     Trainee,
     build_blueprint,
     evaluate,
@@ -36,6 +39,8 @@ __all__ = ["Partway", "SiteModel"]
 PARTS = ("validation", "test")
 OPTIMIZER = "optimizer"
 LOCAL = "local/"
+
+logger = logging.getLogger(__name__)
 
 
 class SiteModel:
@@ -57,7 +62,12 @@ class SiteModel:
     def __init__(self, federation: FederationSettings, site: SiteSettings) -> None:
         shape, outputs = federation.samples.shape, len(federation.samples.class_names)
         folder = site.federation.parent
-        blueprint = build_blueprint(federation.model, shape, outputs, federation.seed, folder=folder)
+        self._privacy = federation.privacy
+        blueprint = build_blueprint(
+            federation.model, shape, outputs, federation.seed, differential=self._privacy.differential, folder=folder
+        )
+        if blueprint.remark is not None:
+            logger.info(blueprint.remark)
         self.name = site.name
         self.split = blueprint.split
         self._device = find_device(site.device)
@@ -83,7 +93,10 @@ class SiteModel:
         self._samples = Samples(data, self._device)
         self.samples = {part: len(getattr(self._site, part)) for part in self.samples}
         trainee = Trainee(self._model, head, self._training)
-        return Learner(self.name, trainee, self._samples, self._site.train, self._training, seed)
+        given = (self.name, trainee, self._samples, self._site.train, self._training, seed)
+        if self._privacy.differential:  # neighbours know the seed, so nothing that protects is drawn from it
+            return PrivateLearner(*given, privacy=self._privacy, draws=SecretDraws())
+        return Learner(*given)
 
     def train(self, round_index: int, pause: Callable[[], bool], partway: Partway | None = None) -> float | Partway:
         """Train a round, counted from 0; its mean loss, or where it stopped because ``pause`` said so.
@@ -93,19 +106,32 @@ class SiteModel:
         """
         return self._trainer().train_partly(round_index, self._phase, partway, pause)
 
-    def train_head(self, rounds: int, pause: Callable[[], bool]) -> None:
+    def train_head(self, rounds: int, pause: Callable[[], bool], begin: Callable[[int], bool] = lambda _: True) -> None:
         """Train the head alone for so many rounds, for a site that took over its neighbours' body.
 
         Args:
             pause: ends it early.
+            begin: asked before each round whether so many gradient steps may be taken.
 
         Raises:
             TrainingError: training diverged.
         """
         for round_index in range(rounds):
-            if not isinstance(self._trainer().train_partly(round_index, "head", None, pause), float):
+            if not begin(self.steps) or not isinstance(
+                self._trainer().train_partly(round_index, "head", None, pause), float
+            ):
                 break
         self.reset_optimizer()
+
+    @property
+    def steps(self) -> int:
+        """Gradient steps of a round; 0 at a server."""
+        return 0 if self._learner is None else self._learner.steps
+
+    @property
+    def sampling_rate(self) -> float | None:
+        """Probability with which a record or patient takes part in a step; None without differential privacy."""
+        return self._learner.rate if isinstance(self._learner, PrivateLearner) else None
 
     def reset_optimizer(self) -> None:
         """Begin the optimizer anew: its momentum is that of a body, or of phases, that training does not go on from."""

@@ -1,10 +1,11 @@
 """Mixing of all bodies at once, in place: ``X <- W X`` block by block, and how far from consensus they are."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, diags_array
 from torch import Tensor
 
 from flop_p2p.simulation.ranks import ALONE, Ranks
@@ -59,3 +60,31 @@ def mixing_tensor(matrix: csr_array, device: torch.device) -> Tensor:
     return torch.sparse_coo_tensor(
         positions, torch.from_numpy(edges.data).float(), matrix.shape, device=device, check_invariants=False
     ).coalesce()
+
+
+def without_senders(matrix: csr_array, silent: Sequence[int]) -> csr_array:
+    """The mixing matrix of a round in which the sites at these positions send nothing, as `weighted_sum` has it.
+
+    What a receiver would give to them goes to itself, so every row still sums to one.
+    """
+    entries = matrix.tocoo()
+    gone = np.isin(entries.col, silent) & (entries.row != entries.col)
+    missing = np.zeros(matrix.shape[0])
+    np.add.at(missing, entries.row[gone], entries.data[gone])
+    kept = csr_array((entries.data[~gone], (entries.row[~gone], entries.col[~gone])), shape=matrix.shape)
+    hushed = csr_array(kept + diags_array(missing))
+    hushed.sort_indices()
+    return hushed
+
+
+def without_lone_senders(matrix: csr_array, fewest: int) -> csr_array:
+    """The same where a site that receives from fewer than ``fewest`` others keeps its body instead."""
+    entries = matrix.tocoo()
+    received = np.bincount(entries.row[(entries.row != entries.col) & (entries.data != 0)], minlength=matrix.shape[0])
+    alone = np.flatnonzero(received < fewest)
+    stay = ~np.isin(entries.row, alone)
+    rows = np.concatenate([entries.row[stay], alone])
+    columns = np.concatenate([entries.col[stay], alone])
+    kept = csr_array((np.concatenate([entries.data[stay], np.ones(len(alone))]), (rows, columns)), shape=matrix.shape)
+    kept.sort_indices()
+    return kept

@@ -63,6 +63,14 @@ class Left:
 
 
 @dataclass(frozen=True)
+class Silent:
+    """A neighbour sends no body of ``round`` or a later one, and goes on receiving."""
+
+    name: str
+    round: int
+
+
+@dataclass(frozen=True)
 class Progress:
     """A heartbeat: the neighbour is in ``round``."""
 
@@ -99,7 +107,7 @@ class Said:
     message: Present | Participants | Decline
 
 
-Event = Connected | Lost | Left | Progress | BodyReceived | Delivered | Said
+Event = Connected | Lost | Left | Silent | Progress | BodyReceived | Delivered | Said
 
 
 @dataclass(frozen=True)
@@ -230,6 +238,13 @@ class Transport(Protocol):
 
         Args:
             soon: neighbours that are sent a body of this round soon, which tells them as much; they can wait for it.
+        """
+
+    def silence(self, round_index: int) -> bool:
+        """Tell every neighbour, also one that connects later, that no body of this round or a later one comes.
+
+        Returns:
+            False if that was told before.
         """
 
     def update_peers(self, peers: Sequence[Peer]) -> None:

@@ -110,6 +110,16 @@ class CommonTransport(Transport, ABC):
                 if name not in soon:
                     link.ping()
 
+    def silence(self, round_index: int) -> bool:
+        """See `Transport.silence`."""
+        if self._hub.silent_from is not None:
+            return False
+        self._hub.silent_from = round_index
+        with suppress(EgressError):  # the next event raises it
+            for link in self._links.values():
+                link.tell_silence()
+        return True
+
     def update_peers(self, peers: Sequence[Peer]) -> None:
         """See `Transport.update_peers`."""
         given = {peer.name: peer for peer in peers}

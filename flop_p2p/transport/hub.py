@@ -20,6 +20,7 @@ from flop_p2p.wire import (
     Participants,
     Present,
     Receipt,
+    Silence,
     encode,
     envelope,
     open_envelope,
@@ -40,6 +41,7 @@ class Hub:
         masked: bodies leave and come masked only.
         round_index: what heartbeats tell.
         leaving: goodbye was said; nobody is greeted any more.
+        silent_from: round from which no bodies are sent; None as long as they are.
         spare: received bodies that the node needs no more; the next ones are written over them.
     """
 
@@ -59,6 +61,7 @@ class Hub:
         self.gossip, self.masked = gossip, masked
         self.round_index = 0
         self.leaving = False
+        self.silent_from: int | None = None
         self.spare: list[Body | Masked] = []
         self._egress = egress
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
@@ -209,6 +212,6 @@ class Hub:
 
 def round_of(message: AnyMessage) -> int:
     """The round that a message is about, `NO_ROUND` if none."""
-    if isinstance(message, Greeting | Heartbeat | Receipt | Present | Participants | Decline):
+    if isinstance(message, Greeting | Heartbeat | Receipt | Silence | Present | Participants | Decline):
         return message.round
     return message.last_round if isinstance(message, Goodbye) else NO_ROUND

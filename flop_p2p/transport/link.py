@@ -22,6 +22,7 @@ from flop_p2p.transport.base import (
     Peer,
     Progress,
     Said,
+    Silent,
 )
 from flop_p2p.transport.hub import Hub
 from flop_p2p.transport.incoming import Incoming
@@ -40,6 +41,7 @@ from flop_p2p.wire import (
     Participants,
     Present,
     Receipt,
+    Silence,
 )
 from flop_p2p.wire.encodings import Masked
 
@@ -141,6 +143,11 @@ class Link:
         """Send a sign of life now: if the neighbour's connection is gone, it is lost at once."""
         self.post(Heartbeat(round=self._hub.round_index, sent=time.monotonic(), echo=0.0))
 
+    def tell_silence(self) -> None:
+        """Tell from which round on this node sends no bodies, if it does not."""
+        if self._hub.silent_from is not None:
+            self.post(Silence(round=self._hub.silent_from))
+
     def read(self, parts: Sequence[memoryview]) -> AnyMessage | None:
         """The message in ``parts``, None where too many come for another to be looked at; see `Hub.read`."""
         if not self._throttle.allows():
@@ -177,6 +184,8 @@ class Link:
             current.outgoing.receipt(message.round, message.chain)
             self._hub.emit(Delivered(self.name, message.round))
             self._renew_in_time(current, message.round)
+        elif isinstance(message, Silence):
+            self._hub.emit(Silent(self.name, message.round))
         elif isinstance(message, Goodbye):
             self._leave(message, current)
         elif isinstance(message, Present | Participants | Decline) and self._hub.masked:
@@ -294,6 +303,7 @@ class Link:
     async def _beat(self, current: _Current) -> None:
         """Tell that this node lives, and notice when the neighbour does not."""
         gossip = self._hub.gossip
+        self.tell_silence()
         while self._current is current:
             self.ping()
             await asyncio.sleep(gossip.heartbeat)

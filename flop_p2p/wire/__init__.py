@@ -30,6 +30,7 @@ from flop_p2p.wire.messages import (
     Ready,
     Receipt,
     Refuse,
+    Silence,
     Unknown,
     Welcome,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "Receipt",
     "Refuse",
     "Sealer",
+    "Silence",
     "Unknown",
     "Welcome",
     "chunk_count",

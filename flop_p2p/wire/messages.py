@@ -129,6 +129,13 @@ class Goodbye(Message):
     finished: bool
 
 
+class Silence(Message):
+    """Do not wait for bodies of mine from ``round`` on: my privacy budget is spent. I go on receiving."""
+
+    kind: Literal["silence"] = "silence"
+    round: Round
+
+
 class Present(Message):
     """Masked gossip: I have a body of this round for the sum of those that reach you.
 
@@ -171,6 +178,7 @@ AnyMessage = Annotated[
     | Credit
     | Receipt
     | Goodbye
+    | Silence
     | Present
     | Participants
     | Decline,

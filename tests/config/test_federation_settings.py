@@ -158,6 +158,12 @@ def test_other_wrong_values() -> None:
         gossip={"compression": "int8"}, privacy={"masking": "pairwise"}
     )
     assert "consensus_step needs compression" in refusal(gossip={"consensus_step": 1})
+    assert "epsilon needs a noise_multiplier above 0" in refusal(privacy={"epsilon": 8})
+    for key, value in (("head_loss", "logit-adjusted"), ("class_weights", "balanced"), ("sampling", "balanced")):
+        refused = refusal(training={key: value}, privacy={"noise_multiplier": 1})
+        assert f"training.{key} = {value!r} goes by the counts of a site's labels" in refused
+    refused = refusal(model={"batch_norm": "private"}, privacy={"noise_multiplier": 1})
+    assert "GroupNorm takes the place of BatchNorm" in refused
     assert "'logit-adjusted' corrects for the class prior already" in refusal(
         training={"head_loss": "logit-adjusted", "sampling": "balanced"}
     )
@@ -216,10 +222,15 @@ def complete(gossip: dict[str, Any], privacy: dict[str, Any]) -> FederationSetti
     )
 
 
-COMPLETE = [complete({"compression": "top-k"}, {}), complete({}, {"masking": "pairwise"})]
+COMPLETE = [
+    complete({"compression": "top-k"}, {}),
+    complete({}, {"masking": "pairwise"}),
+    complete({}, {"noise_multiplier": 1, "epsilon": 8}),
+]
 TEXTS = (
     *("multilabel", "flop", "private", "uniform", "samples", "adam", "cosine", "reset", "logit-adjusted", "balanced"),
-    *("wait", "curve", "int8", "pairwise", "none", "server", "other.toml", "other", "f" * 40, "f" * 64, "tcp://f:1"),
+    *("wait", "curve", "int8", "pairwise", "none", "patient", "prv", "server", "other.toml", "other"),
+    *("f" * 40, "f" * 64, "tcp://f:1"),
 )
 LISTS = (["a", "b", "d"], [1, 8, 9], [0.75], ["d"], [["bob", "cid", 0.5]], [{"member": "ann", "signature": "f" * 128}])
 

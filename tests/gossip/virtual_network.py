@@ -67,6 +67,7 @@ class Site:
     mixes: list[Mix] = field(default_factory=list)
     trained: list[int] = field(default_factory=list)
     seen: tuple[int, str, float] = (-1, "starting", 0.0)  # round and phase, and since when
+    silent_from: int | None = None
 
     def happens(self, event: Callable[[], list[Action]]) -> None:
         """Tell the protocol what happened, and do as it asks."""
@@ -93,6 +94,7 @@ class Site:
                 self.trained.append(round_index)
                 network.later(network.training_time(self.name), self, lambda: self.train(round_index))
             case Publish(round_index, receivers):
+                assert self.silent_from is None, "a body is published after the budget was spent"
                 assert self.outgoing is None or round_index > self.outgoing[0] or not self.trained
                 assert list(receivers) == sorted(receivers)
                 self.outgoing = (round_index, self.body.copy())
@@ -118,6 +120,10 @@ class Site:
                 network.finished(self)
 
     def train(self, round_index: int) -> None:
+        if round_index >= self.network.budgets.get(self.name, self.network.rounds):
+            self.network.hush(self, round_index)
+            self.happens(self.protocol.passed_over)
+            return
         self.body = self.body + self.network.work(self.name, round_index)
         self.happens(self.protocol.trained)
 
@@ -184,6 +190,7 @@ class VirtualNetwork:
         first_rounds: of sites that join with a later revision.
         linger: seconds that a site that has finished still answers.
         work: what training a round adds to a site's body; nothing by default.
+        budgets: the round from which a site's privacy budget lets it only receive.
     """
 
     site_type = Site
@@ -203,7 +210,9 @@ class VirtualNetwork:
         first_rounds: Mapping[str, int] | None = None,
         linger: float = 0.0,
         work: Callable[[str, int], np.ndarray] | None = None,
+        budgets: Mapping[str, int] | None = None,
     ) -> None:
+        self.budgets = dict(budgets or {})
         self.plans = dict(plans)
         self.rounds = rounds
         self.gossip = gossip
@@ -363,11 +372,13 @@ class VirtualNetwork:
 
         def greet(speaker: Site, listener: Site) -> None:
             words = (speaker.protocol.round_index, speaker.protocol.have(listener.name), speaker.complete is True)
-            delay = self.delay()
+            delay, silent_from = self.delay(), speaker.silent_from
 
             def hear() -> None:
                 if self._links[pair] == number:
                     listener.happens(lambda: listener.protocol.connected(speaker.name, *words))
+                    if silent_from is not None:
+                        listener.happens(lambda: listener.protocol.silent(speaker.name, silent_from))
 
             self.later(delay, listener, hear)
 
@@ -396,6 +407,15 @@ class VirtualNetwork:
                 self.deliver(
                     site, self.other(pair, site.name), self.delay(), lambda peer: peer.progress(site.name, round_index)
                 )
+
+    def hush(self, site: Site, round_index: int) -> None:
+        """A site tells, once, that it sends no body of this round or a later one."""
+        if site.silent_from is None:
+            site.silent_from = round_index
+            for pair, link in self._links.items():
+                if site.name in pair and link is not None:
+                    other = self.other(pair, site.name)
+                    self.deliver(site, other, self.delay(), lambda peer: peer.silent(site.name, round_index))
 
     def send_body(self, sender: Site, receiver: str) -> None:
         """Send the latest body, or let it wait in place of one that waits: as a link of the daemon does."""

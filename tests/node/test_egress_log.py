@@ -32,6 +32,7 @@ from flop_p2p.wire.messages import (
     Ready,
     Receipt,
     Refuse,
+    Silence,
     Unknown,
 )
 from flop_p2p.wire.participants import MAX_LIST_BYTES
@@ -319,6 +320,7 @@ def test_real_messages_fit_their_limits() -> None:
         Present(round=2**31, key=DIGEST, signature=2 * DIGEST),
         Participants(round=2**31, participants=bytes(MAX_LIST_BYTES)),
         Decline(round=2**31, reason="\U0001f3e5" * 1000),
+        Silence(round=2**31),
     ]
     assert {message.kind for message in largest} | {"hello", "welcome", "body"} == set(KINDS)
     for message in largest:
