@@ -100,6 +100,7 @@ def _figures(snapshot: Snapshot) -> list[tuple[str, str]]:
         ("sent, received", f"{_bytes(snapshot['bytes']['sent'])}, {_bytes(snapshot['bytes']['received'])}"),
         ("seconds", ", ".join(f"{purpose} {spent:.1f}" for purpose, spent in snapshot["seconds"].items())),
         ("absences", f"{snapshot['absences']} of neighbours; this site caught up {snapshot['catch_ups']} times"),
+        ("masking", _masking(snapshot)),
     ]
 
 
@@ -112,6 +113,11 @@ def _privacy(privacy: Snapshot | None) -> list[tuple[str, str]]:
     return [
         ("epsilon", f"{privacy['epsilon']:.3f}{budget} at delta {privacy['delta']:g}, a {privacy['unit']}{stopped}")
     ]
+
+
+def _masking(snapshot: Snapshot) -> str:
+    skipped = f", {snapshot['masked_skips']} rounds skipped" if snapshot["masked_skips"] else ""
+    return f"{snapshot['masking']}{skipped}"
 
 
 def _neighbours(neighbours: Mapping[str, Snapshot]) -> Table:

@@ -14,6 +14,7 @@ class Neighbour:
     last_round: it said that no body of a later round comes: in its goodbye, or as it only receives from then on.
     finished: it has completed all rounds.
     given_up: it could not be reached for a whole deadline, and has not greeted since.
+    declined: it sends no masked body of this round.
     promised: it greeted from so far ahead that it sends its latest body, whoever's turn it is.
     """
 
@@ -25,6 +26,7 @@ class Neighbour:
     finished: bool = False
     given_up: bool = False
     promised: bool = False
+    declined: int = -1
 
     @property
     def gone(self) -> bool:
@@ -76,7 +78,8 @@ class Neighbour:
 
     def may_send(self, round_index: int) -> bool:
         """Whether its body of this round may still come and is worth waiting for."""
-        said_no = self.passed > round_index or (self.last_round is not None and self.last_round < round_index)
+        left = self.last_round is not None and self.last_round < round_index
+        said_no = left or self.passed > round_index or self.declined == round_index
         return not said_no and (self.connected or not self.given_up)
 
 

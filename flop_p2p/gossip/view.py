@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from flop_p2p.config.federation import GossipSettings
+from flop_p2p.config.gossip import GossipSettings
 from flop_p2p.gossip.actions import Discard
 from flop_p2p.gossip.inbox import Inbox
 from flop_p2p.gossip.neighbours import Neighbours
@@ -17,18 +17,21 @@ class View:
         plan: with whom it exchanges; may be replaced.
         round_index: the round that it is in; moves on.
         published: round of its latest published body, -1 if none; moves on.
+        masked: what is held are declarations of masked bodies, which are of no use in a later round.
 
     Attributes:
         passed_over: the latest round that the node had no body for, as its privacy budget was spent; -1 if none.
     """
 
-    def __init__(self, name: str, plan: Plan, gossip: GossipSettings, round_index: int, published: int) -> None:
+    def __init__(
+        self, name: str, plan: Plan, gossip: GossipSettings, round_index: int, published: int, masked: bool = False
+    ) -> None:
         self.plan = plan
         self.round_index = round_index
         self.published = published
         self.passed_over = -1
         self.neighbours = Neighbours()
-        self.inbox = Inbox(gossip.staleness)
+        self.inbox = Inbox(0 if masked else gossip.staleness)
         self._name = name
         self._gossip = gossip
 

@@ -1,11 +1,13 @@
 """The daemon of one site: everything that `flop-p2p node site.toml` brings together."""
 
 import asyncio
+import functools
 import gc
 import logging
 import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
@@ -13,14 +15,17 @@ import torch
 
 from flop_p2p.config import FederationSettings, SiteSettings
 from flop_p2p.errors import FlopError, Interrupted, NodeError
+from flop_p2p.gossip.fixed_point import FixedPoint
 from flop_p2p.gossip.protocol import RoundProtocol
 from flop_p2p.identity.keys import load_keys
 from flop_p2p.node.checkpoint import Checkpoints, Progress
+from flop_p2p.node.courier import Courier
 from flop_p2p.node.driver import Driver
 from flop_p2p.node.egress import EgressLog
 from flop_p2p.node.gate import NodeGate
 from flop_p2p.node.journal import Journal
 from flop_p2p.node.lock import StateLock
+from flop_p2p.node.masked_courier import MaskedCourier
 from flop_p2p.node.membership import Membership, check_own_key
 from flop_p2p.node.prometheus import NodeMetrics
 from flop_p2p.node.records import Records
@@ -95,6 +100,7 @@ class Node:
             self.transport,
             self.membership,
             self.journal,
+            self._courier(federation),
             deadline=federation.gossip.deadline,
             threads=site.threads,
             partway=partway,
@@ -118,12 +124,14 @@ class Node:
             round_index=progress.round,
             has_published=progress.phase == "published",
             first_round=self.membership.first_round,
+            masked=federation.privacy.masking == "pairwise",
         )
         if progress.extra.get("data", self.model.data_hash) != self.model.data_hash:
             logger.warning("the data of this site are others than when it stopped; it goes on with them")
         protocol.absences.update(progress.extra.get("absences", {}))
         protocol.stale_uses = progress.extra.get("stale_bodies", 0)
         protocol.catch_ups = progress.extra.get("catch_ups", 0)
+        protocol.masked_skips = progress.extra.get("masked_skips", [])
         return protocol
 
     def _spending(self, federation: FederationSettings) -> Spending | None:
@@ -132,6 +140,18 @@ class Node:
         if rate is None:
             return None
         return Spending(self.site.state, federation.privacy, rate, budget, begun=self.progress is not None)
+
+    def _courier(self, federation: FederationSettings) -> Callable[..., Courier]:
+        """What makes the node's courier."""
+        if federation.privacy.masking == "none":
+            return Courier
+        return functools.partial(
+            MaskedCourier,
+            signing=self.keys.signing,
+            federation=self.membership.own,
+            fixed_point=FixedPoint(federation.privacy.masking_range),
+            closed=self.protocol.published,
+        )
 
     def _completed(self) -> int:
         """Rounds that were complete when the checkpoint was written: a server publishes after mixing."""
@@ -150,6 +170,7 @@ class Node:
             schema_hash=self.model.schema_hash,
             parameters=self.model.split.body.parameters,
             gossip=federation.gossip,
+            masked=federation.privacy.masking == "pairwise",
             listen=site.listen or _every_interface(member.control),
             bulk_listen=site.bulk_listen or _every_interface(member.bulk),
             proxy=site.proxy,

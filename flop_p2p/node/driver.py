@@ -14,6 +14,7 @@ import torch
 from flop_p2p.errors import FlopError
 from flop_p2p.gossip.actions import (
     Action,
+    Ask,
     CancelTimer,
     Discard,
     Finish,
@@ -25,19 +26,19 @@ from flop_p2p.gossip.actions import (
     Train,
 )
 from flop_p2p.gossip.protocol import RoundProtocol
+from flop_p2p.node.courier import Courier
 from flop_p2p.node.journal import Journal
 from flop_p2p.node.membership import Membership
 from flop_p2p.node.worker import Partway, SiteModel
 from flop_p2p.transport.base import (
-    Body,
     BodyReceived,
     Connected,
     Delivered,
     Event,
     Left,
     Lost,
-    OutgoingBody,
     Progress,
+    Said,
     Silent,
     Transport,
 )
@@ -56,6 +57,7 @@ class Driver:
     it, so that a neighbour is answered while the site trains.
 
     Args:
+        courier: makes what carries bodies between protocol and transport.
         deadline: seconds that the node waits, after its last round, for neighbours that still lack its body.
         threads: that torch computes with.
         partway: where the checkpoint was inside a round; None at the beginning of one.
@@ -69,6 +71,7 @@ class Driver:
         transport: Transport,
         membership: Membership,
         journal: Journal,
+        courier: Callable[..., Courier] = Courier,
         *,
         deadline: float,
         threads: int = 1,
@@ -83,8 +86,7 @@ class Driver:
         self._deadline = deadline
         self._partway = partway
         self._adopt = adopt
-        self._bodies: dict[tuple[str, int], Body] = {}
-        self._outgoing: OutgoingBody | None = None
+        self._courier = courier(protocol, model, transport, journal, self._work)
         self._delivered: dict[str, int] = {}
         self._inbox: asyncio.Queue[Callable[[], list[Action]]] = asyncio.Queue()
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
@@ -102,7 +104,7 @@ class Driver:
             EgressError, NodeError, RunError: a file of the node cannot be written; nothing more is sent.
         """
         if self._protocol.published >= 0:
-            self._outgoing = await self._work(functools.partial(self._model.publish, self._protocol.published))
+            await self._courier.restore(self._protocol.published)
         watches = [asyncio.create_task(watch()) for watch in (self._pump, self._watch_membership)]
         try:
             await self._perform(self._protocol.start())
@@ -171,6 +173,7 @@ class Driver:
         match event:
             case Connected(name, greeting):
                 logger.info("connected to %s, which is in round %d", name, greeting.round + 1)
+                self._courier.connected(name)
                 return protocol.connected(name, greeting.round, greeting.have, greeting.finished)
             case Lost(name):
                 return protocol.lost(name)
@@ -185,25 +188,10 @@ class Driver:
             case Delivered(name, round_index):
                 self._delivered[name] = max(round_index, self._delivered.get(name, -1))
                 return []
-            case BodyReceived(name, round_index, body):
-                return self._hold(name, round_index, body)
-
-    def _hold(self, name: str, round_index: int, body: Body) -> list[Action]:
-        actions = self._protocol.body_arrived(name, round_index)
-        discarded = [action for action in actions if isinstance(action, Discard)]
-        refusal = next((each for each in discarded if (each.name, each.round) == (name, round_index)), None)
-        if refusal is not None:
-            logger.info("body of %s for round %d not used: %s", name, round_index + 1, refusal.reason)
-            actions.remove(refusal)  # what is held under this name and round, if anything, is another copy
-            self._transport.free(body)
-            return actions
-        self._bodies[name, round_index] = body
-        return actions
-
-    def _drop(self, name: str, round_index: int) -> None:
-        body = self._bodies.pop((name, round_index), None)
-        if body is not None:
-            self._transport.free(body)
+            case BodyReceived():
+                return self._courier.arrived(event)
+            case Said():
+                return self._courier.said(event)
 
     async def _perform(self, actions: list[Action]) -> None:
         for action in actions:
@@ -211,16 +199,15 @@ class Driver:
                 case Train(round_index):
                     self._compute(functools.partial(self._train, round_index), self._trained)
                 case Publish(round_index, receivers):
-                    self._outgoing = await self._work(functools.partial(self._publish, round_index))
-                    for name in receivers:
-                        self._transport.send(name, self._outgoing)
+                    await self._courier.publish(round_index, receivers)
                 case Resend(name):
-                    if self._outgoing is not None:
-                        self._transport.send(name, self._outgoing)
+                    self._courier.resend(name)
+                case Ask():
+                    self._courier.ask(action)
                 case Mix():
                     self._compute(functools.partial(self._mix, action), functools.partial(self._mixed, action))
                 case Discard(name, round_index):
-                    self._drop(name, round_index)
+                    self._courier.drop(name, round_index)
                 case SetTimer(timer, seconds):
                     self._set_timer(timer, seconds)
                 case CancelTimer(timer):
@@ -242,7 +229,7 @@ class Driver:
 
     def _rings(self, timer: Timer) -> list[Action]:
         actions = self._protocol.timer(timer)
-        if self._protocol.phase in ("starting", "collecting"):
+        if self._protocol.phase in ("starting", "collecting", "gathering"):
             logger.warning("still waiting for %s", ", ".join(self._protocol.waiting_for) or "any neighbour")
         return actions
 
@@ -296,21 +283,11 @@ class Driver:
             )
         return self._protocol.passed_over()
 
-    def _publish(self, round_index: int) -> OutgoingBody:
-        """Store the finished body before its first byte leaves, in the thread."""
-        outgoing = self._model.publish(round_index)
-        self._journal.save("published", round_index)
-        return outgoing
-
     def _mix(self, action: Mix) -> None:
         """Mix and evaluate, in the thread."""
         start = time.perf_counter()
-        parts = [(part.name, part.weight, self._bodies[part.name, part.round]) for part in action.parts]
-        if action.catches_up:
-            self._model.take_over(parts)
-        else:
-            self._model.mix(self._model.name, action.own_weight, parts)
-        self._journal.mixed(action, time.perf_counter() - start)
+        done = self._courier.mix(action)
+        self._journal.mixed(done, time.perf_counter() - start)
         if action.catches_up and self._adopt:
             logger.info("took over the body of %s; training the head", ", ".join(part.name for part in action.parts))
             begin = functools.partial(self._journal.may_train, action.round)
@@ -319,7 +296,7 @@ class Driver:
 
     def _mixed(self, action: Mix) -> list[Action]:
         for part in action.parts:
-            self._drop(part.name, part.round)
+            self._courier.drop(part.name, part.round)
         before = self._membership.at(self._protocol.round_index)
         actions = self._protocol.mixed()
         round_index, leaves_at = self._protocol.round_index, self._membership.leaves_at()

@@ -92,6 +92,7 @@ class Journal:
             "data": self._model.data_hash,
             "stale_bodies": self._protocol.stale_uses,
             "catch_ups": self._protocol.catch_ups,
+            "masked_skips": list(self._protocol.masked_skips),
             "seconds": self.seconds,
             "bytes": self.bytes(),
             "loss": self._loss,

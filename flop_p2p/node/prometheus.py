@@ -33,6 +33,7 @@ GAUGES: dict[str, tuple[str, Reader]] = {
 COUNTERS: dict[str, tuple[str, Reader]] = {
     "absences": ("Bodies that did not come in time", lambda s: s["absences"]),
     "catch_ups": ("Times that the node fell behind and took over its neighbours' mean", lambda s: s["catch_ups"]),
+    "masked_skips": ("Rounds without a sum of masked bodies", lambda s: s["masked_skips"]),
 }
 NEIGHBOUR_GAUGES: dict[str, tuple[str, Reader]] = {
     "neighbour_connected": ("1 while the neighbour is connected", lambda n: n["state"] == "connected"),

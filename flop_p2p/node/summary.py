@@ -42,6 +42,8 @@ def status(
         "absences": sum(map(len, protocol.absences.values())),
         "catch_ups": protocol.catch_ups,
         "stale_bodies": protocol.stale_uses,
+        "masking": federation.privacy.masking,
+        "masked_skips": len(protocol.masked_skips),
         "started": started,
         "finished": protocol.phase == "done",
     }
@@ -81,6 +83,8 @@ def summarize(
         "skipped_rounds": skipped,
         "catch_ups": protocol.catch_ups,
         "stale_bodies": protocol.stale_uses,
+        "masking": federation.privacy.masking,
+        "masked_skips": [number + 1 for number in protocol.masked_skips],
         "train_loss": last.get("train_loss"),
         "validation": last.get("validation"),
         "test": last.get("test"),
@@ -104,6 +108,8 @@ def last_line(summary: Figures) -> str:
         remarks.append(
             f"this site itself missed {len(summary['skipped_rounds'])} ({_numbers(summary['skipped_rounds'])})"
         )
+    if missed := summary["masked_skips"]:
+        remarks.append(f"no sum of masked bodies came about in {len(missed)} ({_numbers(missed)})")
     if remarks:
         ending = f" with fewer neighbours than configured: {'; '.join(remarks)}"
     else:

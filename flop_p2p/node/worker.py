@@ -14,6 +14,7 @@ from flop_p2p.config.federation import FederationSettings
 from flop_p2p.config.site import SiteDataSettings, SiteSettings
 from flop_p2p.data import FederatedData, load_site_data
 from flop_p2p.errors import ConfigError, NodeError, TrainingError
+from flop_p2p.gossip.fixed_point import FixedPoint
 from flop_p2p.learning import (
     Learner,
     Metrics,
@@ -30,6 +31,7 @@ from flop_p2p.learning import (
 from flop_p2p.node.publisher import Publisher
 from flop_p2p.partial import bind, flatten, save_model
 from flop_p2p.transport.base import Body, OutgoingBody
+from flop_p2p.wire.encodings import Masked
 from flop_p2p.writing import writing
 
 __all__ = ["Partway", "SiteModel"]
@@ -75,7 +77,7 @@ class SiteModel:
         bind(self._model, self.split.body, self.body)
         bind(self._model, self.split.head, self.head)
         self.schema_hash = bytes.fromhex(self.split.body.sha256)
-        self.body_hash = hashlib.sha256(self._copy_of_body().data).digest()
+        self.body_hash = hashlib.sha256(self.copy_of_body().data).digest()
         self._publisher = Publisher(federation.gossip, federation.seed, site.name)
         self._training = federation.training
         self._phase: Phase = "alternating" if federation.method == "p2p-flop-alt" else "joint"
@@ -157,6 +159,19 @@ class SiteModel:
         if self.body.is_cuda:
             self.body.copy_(torch.from_numpy(own))
 
+    def mix_masked(
+        self, fixed_point: FixedPoint, own_weight: float, parts: Sequence[Masked], share: float, factor: float
+    ) -> None:
+        """Replace the body by the weighted sum of itself and a sum of masked bodies, see `FixedPoint.mix`.
+
+        Raises:
+            WireError: the sum cannot be one of bodies; the body is as it was.
+        """
+        own = self.body.cpu().numpy()
+        fixed_point.mix(own, own_weight, parts, share, factor)
+        if self.body.is_cuda:
+            self.body.copy_(torch.from_numpy(own))
+
     def take_over(self, parts: Sequence[tuple[str, float, Body]]) -> None:
         """Replace the body by the weighted sum of its neighbours', and begin anew what belongs to the body before.
 
@@ -173,12 +188,13 @@ class SiteModel:
         Raises:
             TrainingError: a number is not finite, and the body cannot be compressed.
         """
-        body = self._copy_of_body()
-        body.setflags(write=False)
-        return self._publisher.publish(body, round_index)
+        return self._publisher.publish(self.copy_of_body(), round_index)
 
-    def _copy_of_body(self) -> Body:
-        return np.array(self.body.cpu().numpy(), dtype="<f4")
+    def copy_of_body(self) -> Body:
+        """The body as it is now, in memory that nothing writes to again."""
+        body = np.array(self.body.cpu().numpy(), dtype="<f4")
+        body.setflags(write=False)
+        return body
 
     def evaluate(self) -> dict[str, Metrics | None]:
         """How good the model is on the site's own ``validation`` and ``test`` samples; None where there are none.

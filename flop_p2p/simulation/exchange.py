@@ -12,18 +12,26 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from flop_p2p.config import ExperimentSettings, GossipSettings
-from flop_p2p.errors import ConfigError
+from flop_p2p.errors import ConfigError, TrainingError
 from flop_p2p.gossip.compression import move, publish, rounding
+from flop_p2p.gossip.fixed_point import FixedPoint
 from flop_p2p.learning import steps_of_round
 from flop_p2p.partial import mix_rows
 from flop_p2p.seeding import derive
 from flop_p2p.simulation.boundary import Boundary
 from flop_p2p.simulation.memory import shared_rows
 from flop_p2p.simulation.methods import Method
-from flop_p2p.simulation.mixing import BLOCK_BYTES, average_in_place, mix_in_place, mixing_tensor, without_senders
+from flop_p2p.simulation.mixing import (
+    BLOCK_BYTES,
+    average_in_place,
+    mix_in_place,
+    mixing_tensor,
+    without_lone_senders,
+    without_senders,
+)
 from flop_p2p.simulation.placement import Placement, place, together
 from flop_p2p.simulation.ranks import ALONE, Ranks
-from flop_p2p.topology import Schedule, build_schedule, check_compression
+from flop_p2p.topology import Schedule, build_schedule, check_compression, check_masking
 from flop_p2p.topology.analysis import edges_between
 from flop_p2p.wire.encodings import AGREED, Numbers, encoded_bytes
 
@@ -233,25 +241,83 @@ class CompressedExchange(GossipExchange):
         return encoded_bytes(encodings[-1] if round_index else encodings[0], parameters, self._gossip.top_k)
 
 
+class MaskedExchange(GossipExchange):
+    """As gossip, in the fixed-point numbers of masked bodies: to the bit what nodes mix, whose masks cancel.
+
+    Raises:
+        TopologyError: a site receives from one other only.
+    """
+
+    def __init__(self, schedule: Schedule, placement: Placement, limit: float) -> None:
+        super().__init__(schedule, placement)
+        check_masking(schedule)
+        self._fixed_point = FixedPoint(limit)
+
+    def mix(self, bodies: Tensor, round_index: int, silent: Silent = ()) -> None:
+        """Every row becomes its own part and the sum of the others', rounded one by one.
+
+        Raises:
+            TrainingError: a number is beyond the range of the fixed-point numbers.
+        """
+        own = bodies.cpu().numpy()
+        with self.placement.ranks.together():
+            for body, position in zip(own, self.placement.own, strict=True):
+                self._check(body, self._schedule.sites[position])
+        self._prepare(self._mixing(round_index, silent), bodies.device)
+        crosses = self.placement.ranks.count > 1
+        width = max(1, BLOCK_BYTES // (4 * self.participants))  # the same at all ranks
+        for start in range(0, own.shape[1], width):
+            block = own[:, start : start + width]
+            others = self._boundary.exchange(torch.from_numpy(block)).numpy() if crosses else block[:0]
+            self._mix_block(block, np.concatenate([block, others]))
+        if bodies.device.type != "cpu":
+            bodies.copy_(torch.from_numpy(own))
+
+    def _mixing(self, round_index: int, silent: Silent) -> csr_array:
+        """A sum of one body alone is never formed: who would receive only one keeps its own."""
+        matrix = super()._mixing(round_index, silent)
+        return without_lone_senders(matrix) if silent else matrix
+
+    def _mix_block(self, own: Numbers, bodies: Numbers) -> None:
+        matrix = self._boundary.matrix
+        for row, mine in enumerate(own):
+            entries = slice(matrix.indptr[row], matrix.indptr[row + 1])
+            weights = dict(zip(matrix.indices[entries], matrix.data[entries], strict=True))
+            weight = weights.pop(row, 0.0)
+            parts = [self._fixed_point.encode(bodies[other], weights[other]) for other in weights]
+            if parts:
+                self._fixed_point.mix(mine, weight, parts, sum(weights.values()))
+
+    def _check(self, body: Numbers, site: str) -> None:
+        try:
+            self._fixed_point.check(body)
+        except TrainingError as error:
+            raise TrainingError(f"site {site}: {error}") from error
+
+
 def build_exchange(
     method: Method, settings: ExperimentSettings, sites: Sequence[str], samples: Sequence[int], ranks: Ranks = ALONE
 ) -> Exchange:
     """The exchange of ``method`` over ``sites``, spread over ``ranks``, with so many training ``samples`` each.
 
     Raises:
-        ConfigError: compression is set for a method without gossip, or several ranks for one pooled model.
+        ConfigError: compression or masking is set for a method without gossip, or several ranks for one pooled model.
         RunError: there are more ranks than sites.
         TopologyError: the topology does not exist for these sites, cannot be weighted by samples, or does not go with
-            the compression.
+            compression or masking.
     """
     if method.exchange != "gossip" and settings.gossip.compression != "none":
         raise ConfigError(f"{method.name} does not gossip, and only gossip is compressed; leave --compression out")
+    if method.exchange != "gossip" and settings.privacy.masking != "none":
+        raise ConfigError(f"{method.name} does not gossip, and only gossip is masked; leave --masking out")
     steps = [steps_of_round(count, settings.training) for count in samples]
     if method.exchange == "gossip":
         schedule = build_schedule(settings.topology, sites, samples, settings.seed)
         placement = place(ranks, steps, schedule)
         if settings.gossip.compression != "none":
             return CompressedExchange(schedule, placement, settings.gossip, settings.seed)
+        if settings.privacy.masking == "pairwise":
+            return MaskedExchange(schedule, placement, settings.privacy.masking_range)
         return GossipExchange(schedule, placement)
     if method.exchange == "server":
         weights = samples if settings.topology.weighting == "samples" else [1] * len(sites)

@@ -21,6 +21,7 @@ from flop_p2p.transport.base import (
     OutgoingBody,
     Peer,
     Progress,
+    Said,
     Silent,
 )
 from flop_p2p.transport.hub import Hub
@@ -29,7 +30,20 @@ from flop_p2p.transport.outgoing import Outgoing
 from flop_p2p.transport.routes import LinkError, Route, Way
 from flop_p2p.transport.session import Session, clock_skew
 from flop_p2p.transport.throttle import Throttle
-from flop_p2p.wire import MAX_FRAMES, AnyMessage, Credit, Descriptor, Goodbye, Heartbeat, Receipt, Silence
+from flop_p2p.wire import (
+    MAX_FRAMES,
+    AnyMessage,
+    Credit,
+    Decline,
+    Descriptor,
+    Goodbye,
+    Heartbeat,
+    Participants,
+    Present,
+    Receipt,
+    Silence,
+)
+from flop_p2p.wire.encodings import Masked
 
 logger = logging.getLogger("flop_p2p.transport")
 
@@ -119,6 +133,12 @@ class Link:
             except LinkError as error:
                 self._break(str(error))
 
+    def say(self, message: AnyMessage) -> None:
+        """Send a message, if there is a session; what has to wait for the disk waits beside the event loop."""
+        if (current := self._current) is not None:
+            post = partial(self._hub.post_safely, self.name, message, current.way.control, self.status)
+            self._hub.spawn(self._guard(current, post))
+
     def ping(self) -> None:
         """Send a sign of life now: if the neighbour's connection is gone, it is lost at once."""
         self.post(Heartbeat(round=self._hub.round_index, sent=time.monotonic(), echo=0.0))
@@ -168,6 +188,8 @@ class Link:
             self._hub.emit(Silent(self.name, message.round))
         elif isinstance(message, Goodbye):
             self._leave(message, current)
+        elif isinstance(message, Present | Participants | Decline) and self._hub.masked:
+            self._hub.emit(Said(self.name, message))
         else:
             raise WireError(f"a {message.kind} message at the wrong time")
 
@@ -222,9 +244,9 @@ class Link:
         self.lose(reason)
         ended()
 
-    async def _completed(self, current: _Current, descriptor: Descriptor, body: Body) -> None:
+    async def _completed(self, current: _Current, descriptor: Descriptor, body: Body | Masked) -> None:
         self._hub.receipt(self.name, "body", descriptor.round, descriptor.chain)
-        self._hub.emit(BodyReceived(self.name, descriptor.round, body))
+        self._hub.emit(BodyReceived(self.name, descriptor.round, body, descriptor.participants))
         receipt = Receipt(round=descriptor.round, chain=descriptor.chain)
         await self._hub.post_safely(self.name, receipt, current.way.control, self.status)
         self._renew_in_time(current, descriptor.round)

@@ -42,6 +42,8 @@ SNAPSHOT: dict[str, Any] = {
     "absences": 1,
     "catch_ups": 0,
     "privacy": {"epsilon": 3.5, "budget": 8.0, "delta": 1e-5, "unit": "patient", "stopped": 4},
+    "masking": "pairwise",
+    "masked_skips": 3,
     "started": 1.8e9,
     "finished": False,
     "neighbours": {

@@ -30,6 +30,7 @@ SNAPSHOT: dict[str, Any] = {
     "absences": 2,
     "catch_ups": 1,
     "privacy": None,
+    "masked_skips": 2,
     "neighbours": {
         "south": {
             "state": "connected",
@@ -92,6 +93,7 @@ def test_figures_are_served_by_name_and_neighbour(metrics: NodeMetrics) -> None:
         ("neighbours_connected", ""): 1,
         ("absences_total", ""): 2,
         ("catch_ups_total", ""): 1,
+        ("masked_skips_total", ""): 2,
         ("neighbour_connected", "south"): 1,
         ("neighbour_connected", 'we"st\n'): 0,
         ("neighbour_round", "south"): 3,

@@ -180,6 +180,20 @@ def test_what_is_refused(simulation: Any) -> None:
         simulation(privacy__unit="patient", **NOISE)
 
 
+def test_a_masked_sum_of_one_is_never_formed(simulation: Any) -> None:
+    settings = {**NOISE, "topology__name": "full", "data__sites": 3, "privacy__masking": "pairwise"}
+    run = simulation(evaluate_every=0, **settings)
+    bodies = torch.arange(9.0).view(3, 3)
+    mixed = bodies.clone()
+    run.exchange.mix(mixed, 0, (1,))
+    torch.testing.assert_close(mixed[0], bodies[0])  # only 2 would be left of its senders
+    torch.testing.assert_close(mixed[2], bodies[2])
+    torch.testing.assert_close(mixed[1], bodies.mean(dim=0))
+    assert run.exchange.messages(0, (1,)).tolist() == [1, 2, 1]
+    run.exchange.mix(mixed, 1, ())
+    torch.testing.assert_close(mixed[0], mixed[2])
+
+
 @pytest.mark.parametrize("silent", [(1,), (0, 4), (0, 1, 2, 3, 4)])
 @pytest.mark.parametrize("topology", ["ring", "full", "one-peer-exponential"])
 def test_the_matrix_is_what_nodes_mix_by(topology: str, silent: tuple[int, ...], experiment: Any) -> None:

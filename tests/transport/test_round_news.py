@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from network_tools import eventually, make_body, make_nodes, running
 
-from flop_p2p.config.federation import GossipSettings
+from flop_p2p.config.gossip import GossipSettings
 from flop_p2p.transport.base import BodyReceived, Connected, Progress, Silent
 from flop_p2p.transport.memory import MemoryNetwork
 
