@@ -104,11 +104,6 @@ def _figures(snapshot: Snapshot) -> list[tuple[str, str]]:
     ]
 
 
-def _masking(snapshot: Snapshot) -> str:
-    skipped = f", {snapshot['masked_skips']} rounds skipped" if snapshot["masked_skips"] else ""
-    return f"{snapshot['masking']}{skipped}"
-
-
 def _privacy(privacy: Snapshot | None) -> list[tuple[str, str]]:
     """What is spent of the privacy budget, where training is differentially private."""
     if privacy is None:
@@ -118,6 +113,11 @@ def _privacy(privacy: Snapshot | None) -> list[tuple[str, str]]:
     return [
         ("epsilon", f"{privacy['epsilon']:.3f}{budget} at delta {privacy['delta']:g}, a {privacy['unit']}{stopped}")
     ]
+
+
+def _masking(snapshot: Snapshot) -> str:
+    skipped = f", {snapshot['masked_skips']} rounds skipped" if snapshot["masked_skips"] else ""
+    return f"{snapshot['masking']}{skipped}"
 
 
 def _neighbours(neighbours: Mapping[str, Snapshot]) -> Table:

@@ -78,8 +78,8 @@ class ExperimentSettings(Settings):
     def _settings_go_together(self) -> "ExperimentSettings":
         training = self.training
         check_one_correction(training)
-        check_masked_numbers(self.privacy, self.gossip)
         check_differential(self.privacy, self.model, training)
+        check_masked_numbers(self.privacy, self.gossip)
         if training.early_stopping and (self.data.split[1] == 0 or self.evaluate_every == 0):
             raise ValueError(
                 "training.early_stopping goes by validation accuracy over rounds; "

@@ -149,8 +149,8 @@ class FederationSettings(Settings):
     @model_validator(mode="after")
     def _is_one_federation(self) -> "FederationSettings":
         check_one_correction(self.training)
-        check_masked_numbers(self.privacy, self.gossip)
         check_differential(self.privacy, self.model, self.training)
+        check_masked_numbers(self.privacy, self.gossip)
         if repeated := _repeated([_folded(member.name) for member in self.members]):
             alike = [repr(member.name) for member in self.members if _folded(member.name) == repeated]
             raise ValueError(f"members need names that people can tell apart: {' and '.join(alike)}")

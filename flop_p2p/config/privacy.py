@@ -40,18 +40,6 @@ class PrivacySettings(Settings):
         le=2**20,
         description="with masking all numbers of a body lie within plus and minus this; precise to it over 2^31",
     )
-
-    def unmasked(self) -> "PrivacySettings":
-        """The same for a method that does not gossip."""
-        fields = type(self).model_fields
-        return self.model_copy(update={key: fields[key].default for key in ("masking", "masking_range")})
-
-    @model_validator(mode="after")
-    def _settings_of_masking(self) -> "PrivacySettings":
-        if self.masking == "none" and self.masking_range != type(self).model_fields["masking_range"].default:
-            raise ValueError("masking_range needs masking = 'pairwise', and masking is 'none'")
-        return self
-
     noise_multiplier: float = Field(
         0.0,
         ge=0,
@@ -76,6 +64,17 @@ class PrivacySettings(Settings):
     def differential(self) -> bool:
         """Whether training is differentially private."""
         return self.noise_multiplier > 0
+
+    def unmasked(self) -> "PrivacySettings":
+        """The same for a method that does not gossip."""
+        fields = type(self).model_fields
+        return self.model_copy(update={key: fields[key].default for key in ("masking", "masking_range")})
+
+    @model_validator(mode="after")
+    def _settings_of_masking(self) -> "PrivacySettings":
+        if self.masking == "none" and self.masking_range != type(self).model_fields["masking_range"].default:
+            raise ValueError("masking_range needs masking = 'pairwise', and masking is 'none'")
+        return self
 
     @model_validator(mode="after")
     def _settings_of_noise(self) -> "PrivacySettings":

@@ -1,5 +1,6 @@
 """What differentially private training has spent: epsilon at delta, by the accountants of opacus."""
 
+import bisect
 import functools
 import warnings
 from collections.abc import Sequence
@@ -46,6 +47,10 @@ class Ledger:
     def allows(self, steps: int) -> bool:
         """Whether so many further steps stay within the budget."""
         return self.budget is None or self._epsilon(self._after(steps)) <= self.budget
+
+    def rounds(self, steps: int, most: int) -> int:
+        """How many rounds of so many steps stay within the budget, up to ``most``."""
+        return bisect.bisect_left(range(1, most + 1), True, key=lambda rounds: not self.allows(rounds * steps))
 
     def spend(self, steps: int) -> None:
         """Account for so many steps; a negative number gives back what was not taken."""

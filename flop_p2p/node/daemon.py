@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from flop_p2p.config import FederationSettings, SiteSettings
-from flop_p2p.errors import ConfigError, FlopError, Interrupted, NodeError
+from flop_p2p.errors import FlopError, Interrupted, NodeError
 from flop_p2p.gossip.fixed_point import FixedPoint
 from flop_p2p.gossip.protocol import RoundProtocol
 from flop_p2p.identity.keys import load_keys
@@ -30,7 +30,7 @@ from flop_p2p.node.membership import Membership, check_own_key
 from flop_p2p.node.prometheus import NodeMetrics
 from flop_p2p.node.records import Records
 from flop_p2p.node.shared_schema import write_schema
-from flop_p2p.node.spending import Spending
+from flop_p2p.node.spending import Spending, budget_of
 from flop_p2p.node.status import StatusServer
 from flop_p2p.node.summary import last_line, status, summarize
 from flop_p2p.node.worker import SiteModel
@@ -134,6 +134,13 @@ class Node:
         protocol.masked_skips = progress.extra.get("masked_skips", [])
         return protocol
 
+    def _spending(self, federation: FederationSettings) -> Spending | None:
+        """The privacy budget of a site that trains; None without differential privacy."""
+        budget, rate = budget_of(federation.privacy, self.site), self.model.sampling_rate
+        if rate is None:
+            return None
+        return Spending(self.site.state, federation.privacy, rate, budget, begun=self.progress is not None)
+
     def _courier(self, federation: FederationSettings) -> Callable[..., Courier]:
         """What makes the node's courier."""
         if federation.privacy.masking == "none":
@@ -145,19 +152,6 @@ class Node:
             fixed_point=FixedPoint(federation.privacy.masking_range),
             closed=self.protocol.published,
         )
-
-    def _spending(self, federation: FederationSettings) -> Spending | None:
-        """The privacy budget of a site that trains; None without differential privacy."""
-        privacy, own, rate = federation.privacy, self.site.privacy.epsilon, self.model.sampling_rate
-        if own is not None and not privacy.differential:
-            raise ConfigError(
-                f"site {self.site.name}: privacy.epsilon in site.toml is a budget of differential privacy, and the "
-                "federation has none (privacy.noise_multiplier is 0); leave it out, or agree on one"
-            )
-        if rate is None:
-            return None
-        budget = min((epsilon for epsilon in (privacy.epsilon, own) if epsilon is not None), default=None)
-        return Spending(self.site.state, privacy, rate, budget, begun=self.progress is not None)
 
     def _completed(self) -> int:
         """Rounds that were complete when the checkpoint was written: a server publishes after mixing."""

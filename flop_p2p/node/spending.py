@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
-from flop_p2p.config import PrivacySettings
-from flop_p2p.errors import NodeError
+from flop_p2p.config import PrivacySettings, SiteSettings
+from flop_p2p.errors import ConfigError, NodeError
 from flop_p2p.learning import Ledger
 from flop_p2p.node.lines import replace_durably
 from flop_p2p.writing import writing
@@ -29,13 +29,28 @@ class _File(BaseModel):
     stopped: NonNegativeInt | None
 
 
+def budget_of(privacy: PrivacySettings, site: SiteSettings) -> float | None:
+    """The smaller of the federation's epsilon and the site's own; None for none.
+
+    Raises:
+        ConfigError: the site has a budget, and the federation no differential privacy.
+    """
+    own = site.privacy.epsilon
+    if own is not None and not privacy.differential:
+        raise ConfigError(
+            f"site {site.name}: privacy.epsilon in site.toml is a budget of differential privacy, which the federation "
+            "has not (privacy.noise_multiplier is 0); leave it out"
+        )
+    return min((epsilon for epsilon in (privacy.epsilon, own) if epsilon is not None), default=None)
+
+
 class Spending:
     """The privacy budget of one node.
 
     Args:
         folder: the state directory.
         rate: probability with which a record or patient takes part in a step.
-        budget: the smaller of the federation's epsilon and the site's own; None for none.
+        budget: see `budget_of`.
         begun: there is a checkpoint, so the file must be there, too.
 
     Attributes:

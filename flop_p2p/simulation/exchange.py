@@ -31,7 +31,7 @@ from flop_p2p.simulation.mixing import (
 )
 from flop_p2p.simulation.placement import Placement, place, together
 from flop_p2p.simulation.ranks import ALONE, Ranks
-from flop_p2p.topology import FEWEST_SENDERS, Schedule, build_schedule, check_compression, check_masking
+from flop_p2p.topology import Schedule, build_schedule, check_compression, check_masking
 from flop_p2p.topology.analysis import edges_between
 from flop_p2p.wire.encodings import AGREED, Numbers, encoded_bytes
 
@@ -274,9 +274,9 @@ class MaskedExchange(GossipExchange):
             bodies.copy_(torch.from_numpy(own))
 
     def _mixing(self, round_index: int, silent: Silent) -> csr_array:
-        """The matrix of this round; a site that too few still send to keeps its body, and is sent none."""
+        """A sum of one body alone is never formed: who would receive only one keeps its own."""
         matrix = super()._mixing(round_index, silent)
-        return without_lone_senders(matrix, FEWEST_SENDERS) if silent else matrix
+        return without_lone_senders(matrix) if silent else matrix
 
     def _mix_block(self, own: Numbers, bodies: Numbers) -> None:
         matrix = self._boundary.matrix
@@ -285,7 +285,8 @@ class MaskedExchange(GossipExchange):
             weights = dict(zip(matrix.indices[entries], matrix.data[entries], strict=True))
             weight = weights.pop(row, 0.0)
             parts = [self._fixed_point.encode(bodies[other], weights[other]) for other in weights]
-            self._fixed_point.mix(mine, weight, parts, sum(weights.values()))
+            if parts:
+                self._fixed_point.mix(mine, weight, parts, sum(weights.values()))
 
     def _check(self, body: Numbers, site: str) -> None:
         try:

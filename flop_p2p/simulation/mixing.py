@@ -67,24 +67,23 @@ def without_senders(matrix: csr_array, silent: Sequence[int]) -> csr_array:
 
     What a receiver would give to them goes to itself, so every row still sums to one.
     """
+    return _without(matrix, np.isin(matrix.tocoo().col, silent))
+
+
+def without_lone_senders(matrix: csr_array) -> csr_array:
+    """The mixing matrix in which who receives from one other site only receives nothing."""
     entries = matrix.tocoo()
-    gone = np.isin(entries.col, silent) & (entries.row != entries.col)
+    senders = np.bincount(entries.row[entries.row != entries.col], minlength=matrix.shape[0])
+    return _without(matrix, senders[entries.row] == 1)
+
+
+def _without(matrix: csr_array, gone: np.ndarray) -> csr_array:
+    """Without these entries ``[entries]``, but for those of the diagonal, to which their weights go."""
+    entries = matrix.tocoo()
+    gone = gone & (entries.row != entries.col)
     missing = np.zeros(matrix.shape[0])
     np.add.at(missing, entries.row[gone], entries.data[gone])
     kept = csr_array((entries.data[~gone], (entries.row[~gone], entries.col[~gone])), shape=matrix.shape)
     hushed = csr_array(kept + diags_array(missing))
     hushed.sort_indices()
     return hushed
-
-
-def without_lone_senders(matrix: csr_array, fewest: int) -> csr_array:
-    """The same where a site that receives from fewer than ``fewest`` others keeps its body instead."""
-    entries = matrix.tocoo()
-    received = np.bincount(entries.row[(entries.row != entries.col) & (entries.data != 0)], minlength=matrix.shape[0])
-    alone = np.flatnonzero(received < fewest)
-    stay = ~np.isin(entries.row, alone)
-    rows = np.concatenate([entries.row[stay], alone])
-    columns = np.concatenate([entries.col[stay], alone])
-    kept = csr_array((np.concatenate([entries.data[stay], np.ones(len(alone))]), (rows, columns)), shape=matrix.shape)
-    kept.sort_indices()
-    return kept

@@ -71,12 +71,7 @@ class Spending:
 
 def rounds_within_budget(learner: PrivateLearner, privacy: PrivacySettings, rounds: int) -> int:
     """How many of so many rounds the budget of a site that joins late allows."""
-    ledger = Ledger(privacy, learner.rate, privacy.epsilon)
-    for done in range(rounds):
-        if not ledger.allows(learner.steps):
-            return done
-        ledger.spend(learner.steps)
-    return rounds
+    return Ledger(privacy, learner.rate, privacy.epsilon).rounds(learner.steps, rounds)
 
 
 def of_learners(learners: Sequence[object]) -> dict[str, tuple[float, int]]:

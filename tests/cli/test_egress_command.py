@@ -41,9 +41,9 @@ SNAPSHOT: dict[str, Any] = {
     "seconds": {"training": 1.5, "mixing": 0.25},
     "absences": 1,
     "catch_ups": 0,
+    "privacy": {"epsilon": 3.5, "budget": 8.0, "delta": 1e-5, "unit": "patient", "stopped": 4},
     "masking": "pairwise",
     "masked_skips": 3,
-    "privacy": {"epsilon": 3.5, "budget": 8.0, "delta": 1e-5, "unit": "patient", "stopped": 4},
     "started": 1.8e9,
     "finished": False,
     "neighbours": {

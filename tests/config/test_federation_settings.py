@@ -212,7 +212,7 @@ def test_the_id_depends_on_no_order_address_or_signature(
 
 
 def complete(gossip: dict[str, Any], privacy: dict[str, Any]) -> FederationSettings:
-    """A federation in which nothing that can be set is left empty; bodies are compressed or masked, never both."""
+    """A federation in which nothing that can be set is left empty; not all of it goes together."""
     return federation(
         samples={**SAMPLES, "mean": [0.5], "std": [0.25]},
         topology={"name": "net.toml"},

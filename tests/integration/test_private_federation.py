@@ -1,6 +1,7 @@
 """Daemons with differential privacy: they stop sending at the round that the accountant says, and go on receiving."""
 
 import asyncio
+import bisect
 import json
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -33,11 +34,12 @@ PRIVATE = {
 def affordable(samples: int, budget: float) -> int:
     """Rounds within the budget, by opacus' accountant alone."""
     steps, accountant = -(-samples // 16), RDPAccountant()
-    for done in range(ROUNDS):
-        accountant.history = [(1.5, 16 / samples, steps * (done + 1))]
-        if accountant.get_epsilon(delta=1e-5) > budget:
-            return done
-    return ROUNDS
+
+    def too_far(done: int) -> bool:
+        accountant.history = [(1.5, 16 / samples, steps * done)]
+        return accountant.get_epsilon(delta=1e-5) > budget
+
+    return bisect.bisect_left(range(1, ROUNDS + 1), True, key=too_far)
 
 
 def sent(state: Path) -> set[int]:

@@ -21,7 +21,7 @@ def ledger(rate: float = 0.1, budget: float | None = None, **values: Any) -> Led
 def test_epsilon_is_that_of_opacus_for_the_same_steps(kind: str, accountant: Any) -> None:
     theirs, own = accountant(), ledger(accountant=kind, delta=1e-6)
     assert own.epsilon == 0
-    for steps in (1, 12, 12):
+    for steps in (1, 24):
         for _ in range(steps):
             theirs.step(noise_multiplier=1.1, sample_rate=0.1)
         own.spend(steps)
@@ -46,6 +46,16 @@ def test_a_budget_is_never_exceeded_and_used_to_the_last_step() -> None:
     assert own.steps > 0
     assert own.epsilon <= 3.0
     assert ledger(history=[(1.1, 0.1, own.steps + 3)]).epsilon > 3.0
+
+
+def test_rounds_within_a_budget() -> None:
+    for budget in (0.1, 2.5, 3.0, 50.0):
+        own, rounds = ledger(budget=budget), 0
+        while rounds < 9 and own.allows(3):
+            own.spend(3)
+            rounds += 1
+        assert ledger(budget=budget).rounds(3, 9) == rounds
+    assert ledger().rounds(3, 9) == 9
 
 
 def test_asking_spends_nothing_and_what_is_not_taken_is_given_back() -> None:

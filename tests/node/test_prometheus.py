@@ -29,8 +29,8 @@ SNAPSHOT: dict[str, Any] = {
     "validation_accuracy": 0.5,
     "absences": 2,
     "catch_ups": 1,
-    "masked_skips": 2,
     "privacy": None,
+    "masked_skips": 2,
     "neighbours": {
         "south": {
             "state": "connected",

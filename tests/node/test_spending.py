@@ -1,14 +1,16 @@
 """The privacy budget of a node: on the disk before it is spent, and never forgotten."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from flop_p2p.config import PrivacySettings, SitePrivacySettings
+from flop_p2p.config import PrivacySettings, SitePrivacySettings, SiteSettings
 from flop_p2p.errors import ConfigError, NodeError, RunError
 from flop_p2p.learning import Ledger, SecretDraws
-from flop_p2p.node.spending import FILE, Spending
+from flop_p2p.node.preflight import _privacy
+from flop_p2p.node.spending import FILE, Spending, budget_of
 
 NOISY = PrivacySettings(noise_multiplier=1.0)
 
@@ -73,9 +75,34 @@ def test_without_a_disk_no_step_is_taken(tmp_path: Path) -> None:
         spending(tmp_path / "gone").begin(0, 5)
 
 
-def test_the_settings_of_a_site() -> None:
-    assert SitePrivacySettings(epsilon=2).epsilon == 2
-    assert SitePrivacySettings().epsilon is None
+def a_site(epsilon: float | None) -> SiteSettings:
+    return SiteSettings(name="north", privacy=SitePrivacySettings(epsilon=epsilon))
+
+
+@pytest.mark.parametrize(
+    ("common", "own", "budget"), [(None, None, None), (8, None, 8), (None, 4, 4), (8, 4, 4), (4, 8, 4)]
+)
+def test_the_stricter_budget_counts(common: float | None, own: float | None, budget: float | None) -> None:
+    assert budget_of(NOISY.model_copy(update={"epsilon": common}), a_site(own)) == budget
+
+
+def test_a_budget_without_noise_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"site north: privacy\.epsilon in site\.toml is a budget"):
+        budget_of(PrivacySettings(), a_site(4))
+
+
+def test_preflight_tells_how_far_the_budget_goes(hospitals) -> None:  # type: ignore[no-untyped-def]
+    three = hospitals(privacy__noise_multiplier=2.0, training__rounds=20)
+    whole = _privacy(a_site(None), three.federation, 0.2, 5)
+    spent = Ledger(three.federation.privacy, 0.2, None, [(2.0, 0.2, 100)]).epsilon
+    assert whole == f"epsilon {spent:.2f} at delta 1e-05, a record, for all rounds"
+    part = _privacy(a_site(spent / 2), three.federation, 0.2, 5)
+    found = re.fullmatch(rf"epsilon ([\d.]+) of {spent / 2:g} at delta 1e-05, a record, for (\d+) of 20 rounds", part)
+    assert found
+    assert float(found[1]) <= spent / 2
+    assert 0 < int(found[2]) < 20
+    with pytest.raises(ConfigError, match=r"epsilon 0\.01 is spent before the first round is over"):
+        _privacy(a_site(0.01), three.federation, 0.2, 5)
 
 
 def test_a_node_draws_from_the_operating_system(hospitals) -> None:  # type: ignore[no-untyped-def]

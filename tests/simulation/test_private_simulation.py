@@ -1,5 +1,6 @@
 """Differential privacy in simulations: budgets, silence, accounting, what is refused."""
 
+import bisect
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,13 @@ UNEVEN: dict[str, Any] = {"data__partition": "quantity:1.0", "data__min_site_ima
 
 def affordable(samples: int, batch: int, budget: float, noise: float, rounds: int) -> int:
     """Rounds within the budget, by opacus' accountant alone."""
-    steps = -(-samples // batch)
-    accountant = RDPAccountant()
-    for done in range(rounds):
-        for _ in range(steps):
-            accountant.step(noise_multiplier=noise, sample_rate=min(1.0, batch / samples))
-        if accountant.get_epsilon(delta=1e-5) > budget:
-            return done
-    return rounds
+    steps, accountant = -(-samples // batch), RDPAccountant()
+
+    def too_far(done: int) -> bool:
+        accountant.history = [(noise, min(1.0, batch / samples), steps * done)]
+        return accountant.get_epsilon(delta=1e-5) > budget
+
+    return bisect.bisect_left(range(1, rounds + 1), True, key=too_far)
 
 
 def complete(run: Simulation) -> list[dict[str, Any]]:
@@ -154,6 +154,23 @@ def test_the_baseline_that_trains_nothing_spends_nothing(simulation: Any) -> Non
     assert [line["epsilon"] for line in complete(run)] == [None] * 4
 
 
+def test_patients_are_the_unit_where_the_data_know_them(simulation: Any, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    rows = [
+        f"{a},{b},{'yes' if a + b > 1 else 'no'},p{number // 5}" for number, (a, b) in enumerate(draw.random((200, 2)))
+    ]
+    (tmp_path / "ward.csv").write_text("\n".join(["a,b,label,patient", *rows]))
+    table = {"data__source": "csv", "data__path": tmp_path / "ward.csv", "data__patient_column": "patient"}
+    run = simulation(privacy__unit="patient", data__sites=2, data__partition="iid", evaluate_every=0, **table, **NOISE)
+    complete(run)
+    for site, told in run.spending.summary(run.progress)["sites"].items():
+        (own,) = (each for each in run.sites if each.name == site)
+        patients = len(set(run.samples.patients[own.train].tolist()))
+        assert patients < len(own.train) / 4
+        assert told["sampling_rate"] == min(1.0, 16 / patients)
+        assert told["steps"] == 3 * -(-patients // 16)
+
+
 def test_what_is_refused(simulation: Any) -> None:
     with pytest.raises(ConfigError, match=r"privacy\.epsilon = 0\.1 is spent before the first round is over"):
         simulation(privacy__epsilon=0.1, **NOISE)
@@ -161,6 +178,20 @@ def test_what_is_refused(simulation: Any) -> None:
         simulation(sites_at_once=2, **NOISE)
     with pytest.raises(ConfigError, match="the data tell no patients"):
         simulation(privacy__unit="patient", **NOISE)
+
+
+def test_a_masked_sum_of_one_is_never_formed(simulation: Any) -> None:
+    settings = {**NOISE, "topology__name": "full", "data__sites": 3, "privacy__masking": "pairwise"}
+    run = simulation(evaluate_every=0, **settings)
+    bodies = torch.arange(9.0).view(3, 3)
+    mixed = bodies.clone()
+    run.exchange.mix(mixed, 0, (1,))
+    torch.testing.assert_close(mixed[0], bodies[0])  # only 2 would be left of its senders
+    torch.testing.assert_close(mixed[2], bodies[2])
+    torch.testing.assert_close(mixed[1], bodies.mean(dim=0))
+    assert run.exchange.messages(0, (1,)).tolist() == [1, 2, 1]
+    run.exchange.mix(mixed, 1, ())
+    torch.testing.assert_close(mixed[0], mixed[2])
 
 
 @pytest.mark.parametrize("silent", [(1,), (0, 4), (0, 1, 2, 3, 4)])

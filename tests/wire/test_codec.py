@@ -72,10 +72,10 @@ messages = st.one_of(
     st.builds(Credit, chunks=st.integers(1, 1024)),
     st.builds(Receipt, round=rounds, chain=digests),
     st.builds(Goodbye, last_round=rounds, finished=st.booleans()),
+    st.builds(Silence, round=rounds),
     st.builds(Present, round=rounds, key=digests, signature=st.binary(min_size=64, max_size=64)),
     st.builds(Participants, round=rounds, participants=st.binary(max_size=3000)),
     st.builds(Decline, round=rounds, reason=st.text(max_size=50)),
-    st.builds(Silence, round=rounds),
 )
 headers = st.builds(
     FrameHeader, session=sessions, counter=st.integers(0, 1000), round=rounds, index=st.just(1), count=counts
