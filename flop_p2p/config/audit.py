@@ -1,0 +1,44 @@
+"""Settings of the leakage audit: which attacks run, on what, and for how long."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from flop_p2p.config.base import Settings
+
+AttackKind = Literal["inversion", "labels", "membership"]
+
+
+class AuditSettings(Settings):
+    """What `flop-p2p audit leakage` runs. More images and iterations give firmer figures and take longer."""
+
+    attacks: tuple[AttackKind, ...] = Field(
+        ("inversion", "labels", "membership"),
+        min_length=1,
+        description="attacks to run: inversion of gradients, recovery of labels, inference of membership",
+    )
+    moments: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (), description="rounds, counted from 0, whose bodies are attacked; empty: the first and the last"
+    )
+    inversion_images: int = Field(8, ge=2, description="patient images that every inversion is tried on")
+    inversion_batches: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (1, 4), min_length=1, description="sizes of the batches behind the gradients that are inverted"
+    )
+    inversion_iterations: int = Field(400, ge=1, description="steps of the optimizer of an inversion")
+    inversion_restarts: int = Field(1, ge=1, description="inversions from different noise; the best match is kept")
+    inversion_total_variation: float = Field(
+        1e-3, ge=0, description="weight of total variation: larger gives smoother reconstructions"
+    )
+    label_images: int = Field(64, ge=2, description="patient images whose labels are recovered")
+
+    @field_validator("attacks", "moments", "inversion_batches", mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("attacks", "moments", "inversion_batches")
+    @classmethod
+    def _named_once(cls, value: tuple[object, ...]) -> tuple[object, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("the same one is given twice")
+        return value
