@@ -24,12 +24,16 @@ class AuditSettings(Settings):
     inversion_batches: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (1, 4), min_length=1, description="sizes of the batches behind the gradients that are inverted"
     )
-    inversion_iterations: int = Field(400, ge=1, description="steps of the optimizer of an inversion")
+    inversion_iterations: int = Field(300, ge=1, description="steps of the optimizer of an inversion")
     inversion_restarts: int = Field(1, ge=1, description="inversions from different noise; the best match is kept")
     inversion_total_variation: float = Field(
-        1e-3, ge=0, description="weight of total variation: larger gives smoother reconstructions"
+        1e-2, ge=0, description="weight of total variation: larger gives smoother reconstructions"
+    )
+    inversion_noise_multiplier: float = Field(
+        1.0, gt=0, description="noise of the gradients that are inverted under noise, where [privacy] sets none"
     )
     label_images: int = Field(64, ge=2, description="patient images whose labels are recovered")
+    label_iterations: int = Field(100, ge=1, description="steps of the optimizer that guesses head, image and label")
 
     @field_validator("attacks", "moments", "inversion_batches", mode="before")
     @classmethod
