@@ -88,7 +88,7 @@ class GradientModel:
 
 
 def cosine_distance(first: Gradient, second: Gradient) -> Tensor:
-    """1 less the cosine of the angle between two gradients: 0 for the same direction, at most 2; 1 for a gradient of 0."""
+    """1 less the cosine of the angle between two gradients: 0 for the same direction; 1 for a gradient of 0."""
     product = sum_of(a * b for a, b in zip(first, second, strict=True))
     norms = sum_of(a.square() for a in first) * sum_of(b.square() for b in second)
     return 1 - product / norms.clamp(min=1e-24).sqrt()

@@ -155,10 +155,15 @@ class _Trials:
         trial.identified += identified(found, places, gallery, list(range(len(originals))))
         trial.chance.append(len(originals) / len(gallery))
         trial.distance.append(result.distance)
-        for image, original in zip(found, chosen, strict=True):
-            if len(trial.found) < MOST_DRAWN:
-                trial.originals.append(original.cpu().numpy())
-                trial.found.append(image.cpu().numpy())
+        self._keep(trial, places, chosen, found)
+
+    def _keep(self, trial: Trial, places: Sequence[int], originals: Tensor, found: Tensor) -> None:
+        """Keep pairs for a picture: of one step those of the victim's own images, which come first, in their order."""
+        for row in np.argsort(places):
+            own = self._source == MESSAGE or places[row] < self._batch
+            if own and len(trial.found) < MOST_DRAWN:
+                trial.originals.append(originals[row].cpu().numpy())
+                trial.found.append(found[row].cpu().numpy())
 
     def _others(self, victim: Victim, originals: Sequence[int]) -> list[int]:
         """Images of the attacker's own: what it would guess from without seeing anything."""
