@@ -17,7 +17,6 @@ from flop_p2p.audit.labels import fitted_head, label_of_single, labels_of_batch,
 from flop_p2p.config import ExperimentSettings
 from flop_p2p.seeding import derive_int
 
-GALLERY = 16  # images of the attacker's own that are tried under every label
 MOST_FITTED = 1000  # training samples of the attacker that a head is fitted to
 
 KNOWS = {
@@ -107,7 +106,7 @@ def _nearest(
     owner: int,
     bodies: Sequence[Gradient],
 ) -> list[int]:
-    images = drawn_training(federation, settings.seed, victim.attacker)[:GALLERY].tolist()
+    images = drawn_training(federation, settings.seed, victim.attacker)[: settings.audit.label_others].tolist()
     inputs, _ = federation.batch(images)
     outputs, prior = federation.samples.outputs, federation.objective(owner).prior
     return nearest_labels(federation.model, weights, inputs, outputs, prior, bodies)

@@ -11,7 +11,7 @@ from flop_p2p.audit.gradients import Gradient, GradientModel, Weights, cosine_di
 from flop_p2p.config import TrainingSettings
 from flop_p2p.learning.optimizer import Optimizer
 
-FIT_STEPS, FIT_RATE = 200, 0.05
+FIT_STEPS, FIT_RATE = 100, 0.05
 ADAM = TrainingSettings(optimizer="adam")
 
 

@@ -27,6 +27,7 @@ def ssim(first: Tensor, second: Tensor) -> Tensor:
     Wang et al. 2004, equation 13, with their Gaussian window of 11 pixels (the largest odd number that fits, for
     smaller images) and standard deviation 1.5, where it lies within the image; mean over pixels and channels.
     """
+    first, second = first.double(), second.double()  # variances are small differences
     size = min(WINDOW, *(side - (side + 1) % 2 for side in first.shape[2:]))
     window = _gaussian(size).to(first)
 

@@ -25,6 +25,8 @@ AUDIT_FLAGS = {
     "--iterations": "audit.inversion_iterations",
     "--restarts": "audit.inversion_restarts",
     "--label-images": "audit.label_images",
+    "--label-iterations": "audit.label_iterations",
+    "--label-others": "audit.label_others",
 }
 
 

@@ -33,6 +33,9 @@ class AuditSettings(Settings):
         1.0, gt=0, description="noise of the gradients that are inverted under noise, where [privacy] sets none"
     )
     label_images: int = Field(64, ge=2, description="patient images whose labels are recovered")
+    label_others: int = Field(
+        16, ge=1, description="images of the attacker's own that are tried under every label, beside a stand-in head"
+    )
     label_iterations: int = Field(100, ge=1, description="steps of the optimizer that guesses head, image and label")
 
     @field_validator("attacks", "moments", "inversion_batches", mode="before")
