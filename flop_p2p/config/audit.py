@@ -7,6 +7,7 @@ from pydantic import Field, field_validator
 from flop_p2p.config.base import Settings
 
 AttackKind = Literal["inversion", "labels", "membership"]
+MembershipMethod = Literal["local", "fedavg", "fedavg-ft", "flop", "dfedavg", "p2p-flop", "p2p-flop-alt"]
 
 
 class AuditSettings(Settings):
@@ -31,12 +32,27 @@ class AuditSettings(Settings):
     )
     label_images: int = Field(64, ge=2, description="patient images whose labels are recovered")
 
-    @field_validator("attacks", "moments", "inversion_batches", mode="before")
+    membership_shadows: int = Field(
+        16, ge=16, multiple_of=2, description="shadow federations behind each guess; two more are trained in all"
+    )
+    membership_methods: tuple[MembershipMethod, ...] = Field(
+        ("local", "fedavg", "flop", "dfedavg", "p2p-flop"),
+        min_length=1,
+        description="methods whose members are guessed; of local the whole model, as if it were given away",
+    )
+    membership_topologies: tuple[str, ...] = Field(
+        (), description="topologies of the gossip methods; empty: the one of the experiment, ring and full"
+    )
+    membership_head_epochs: int = Field(
+        20, ge=0, description="passes over its own data with which an attacker fits its head to a body that it holds"
+    )
+
+    @field_validator("attacks", "moments", "inversion_batches", "membership_methods", "membership_topologies", mode="before")
     @classmethod
     def _from_text(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
-    @field_validator("attacks", "moments", "inversion_batches")
+    @field_validator("attacks", "moments", "inversion_batches", "membership_methods", "membership_topologies")
     @classmethod
     def _named_once(cls, value: tuple[object, ...]) -> tuple[object, ...]:
         if len(set(value)) < len(value):
