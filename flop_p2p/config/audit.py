@@ -43,11 +43,10 @@ class AuditSettings(Settings):
     membership_topologies: tuple[str, ...] = Field(
         (), description="topologies of the gossip methods; empty: the one of the experiment, ring and full"
     )
-    membership_head_epochs: int = Field(
-        20, ge=0, description="passes over its own data with which an attacker fits its head to a body that it holds"
-    )
 
-    @field_validator("attacks", "moments", "inversion_batches", "membership_methods", "membership_topologies", mode="before")
+    @field_validator(
+        "attacks", "moments", "inversion_batches", "membership_methods", "membership_topologies", mode="before"
+    )
     @classmethod
     def _from_text(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value

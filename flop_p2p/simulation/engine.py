@@ -49,8 +49,8 @@ class Simulation:
             each is one worker.
         bodies_in: a folder for a file that holds the bodies instead of memory.
         ranks: the processes of the run.
-        training_seed: decides the order of samples, dropout, augmentation and noise in place of ``settings.seed``, which
-            goes on to decide initial weights and topology.
+        training_seed: decides the order of samples, dropout, augmentation and noise in place of ``settings.seed``,
+            which goes on to decide initial weights and topology.
 
     Attributes:
         own: positions of the rows that this process holds.
@@ -141,9 +141,7 @@ class Simulation:
         """End the worker processes."""
         self.crew.close()
 
-    def run_round(
-        self, pause: Callable[[], bool], on_exchange: Callable[[np.ndarray], None] | None = None
-    ) -> bool:
+    def run_round(self, pause: Callable[[], bool], on_exchange: Callable[[np.ndarray], None] | None = None) -> bool:
         """Train every site once and mix; ``pause`` is asked after each site or group.
 
         Args:

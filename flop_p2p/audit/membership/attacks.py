@@ -1,7 +1,7 @@
 """Attacks that guess members from how confident a model is: the higher the score, the likelier a member.
 
-They take confidences ``[worlds, candidates]`` as of `flop_p2p.audit.membership.holding.confidence`, and who was a member
-in which world, likewise; world 2k + 1 has those as members that world 2k has not.
+They take confidences ``[worlds, candidates]`` as of `flop_p2p.audit.membership.holding.confidence`, and who was a
+member in which world, likewise; world 2k + 1 has those as members that world 2k has not.
 """
 
 from collections.abc import Callable
@@ -23,8 +23,8 @@ def likelihood_ratio(confidence: np.ndarray, member: np.ndarray) -> np.ndarray:
 
     Every world is the target in turn. Its shadows are all other worlds but the one with the opposite members. So each
     candidate is a member in exactly half of the shadows, whether it is one in the target or not: what the shadows say
-    of a candidate cannot give away the answer. Confidences of a candidate are taken as Gaussian with one mean where it is a
-    member and one where not; the two variances are common to all candidates.
+    of a candidate cannot give away the answer. Confidences of a candidate are taken as Gaussian with one mean where
+    it is a member and one where not; the two variances are common to all candidates.
 
     Returns:
         log-likelihood ratios ``[worlds, candidates]``.

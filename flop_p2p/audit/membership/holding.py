@@ -2,83 +2,107 @@
 
 import copy
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from scipy.special import logsumexp
-from torch import Tensor
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
 
 from flop_p2p.audit.membership.views import View
 from flop_p2p.audit.membership.worlds import World
-from flop_p2p.config import TrainingSettings
 from flop_p2p.data.dataset import Indices, Task
-from flop_p2p.learning import Learner, Trainee, predict
+from flop_p2p.learning import predict
 from flop_p2p.partial import Binding
-from flop_p2p.seeding import derive_int
 
-Head = Literal["shared", "surrogate", "known"]
+Head = Literal["shared", "own", "fitted", "known"]
+INVERSE_PENALTY = 0.1  # C of the logistic regression on standardized features
 
 
 class Holding:
-    """The bodies and heads of one world, and one model to put them into.
+    """The bodies and heads of one world, and one model to put them into."""
 
-    Args:
-        head_epochs: passes over its own data in which an attacker fits its head to a body.
-    """
-
-    def __init__(self, world: World, head_epochs: int) -> None:
+    def __init__(self, world: World) -> None:
         simulation = world.simulation
         self._world = world
         self._samples = simulation.samples
         self._model = copy.deepcopy(simulation.blueprint.template)
         self._body = Binding(self._model, simulation.blueprint.split.body)
         self._head = Binding(self._model, simulation.blueprint.split.head)
-        self._epochs = head_epochs
+        self._features: list[Tensor] = []
+        _last_layer(self._model, simulation.blueprint.head).register_forward_pre_hook(self._keep)
 
     def confidences(self, view: View, candidates: Indices) -> Iterator[tuple[Head, np.ndarray]]:
         """How sure the body that ``view`` tells of is of the labels of ``candidates``, with each head there is for it.
 
-        Full models bring their head. On a body the attacker puts a surrogate: the head of its own site, trained on
-        with its own training data and the body frozen. `known` is the victim's own head: more than any attacker has, and what a
+        A full model brings its head (`shared`). On a body the attacker puts a surrogate: the head of its `own` site, or
+        a linear one `fitted` to the candidates and their labels, whoever of them was a member; without a second
+        class among them there is none. `known` is the victim's own head: more than any neighbour has, and what a
         model that is given away has.
 
         Raises:
-            TrainingError: the head diverged, or predictions are not finite.
+            TrainingError: predictions are not finite.
         """
-        weights = torch.from_numpy(view.weights).float().to(self._world.published.device)
-        self._body.to(weights @ self._world.published)
-        heads = self._world.heads
+        published, heads = self._world.published, self._world.heads
+        self._body.to(torch.from_numpy(view.weights).float().to(published.device) @ published)
+        labels = self._samples.labels[self._samples.positions(candidates)].cpu().numpy()
         if not heads.shape[1]:
-            yield "shared", self._ask(candidates)
+            yield "shared", confidence(self._ask(candidates), labels, self._samples.task)
             return
         if view.position.holder != "anyone":
-            self._fit(view, heads[view.attacker].clone())
-            yield "surrogate", self._ask(candidates)
+            self._head.to(heads[view.attacker].clone())
+            yield "own", confidence(self._ask(candidates), labels, self._samples.task)
+            fitted = fitted_confidence(torch.cat(self._features).flatten(1).cpu().numpy(), labels)
+            if fitted is not None:
+                yield "fitted", fitted
         self._head.to(heads[view.victim].clone())
-        yield "known", self._ask(candidates)
-
-    def _fit(self, view: View, head: Tensor) -> None:
-        """Train ``head``, in place, on the attacker's own records; the body stays as it is."""
-        self._head.to(head)
-        if not self._epochs:
-            return
-        simulation = self._world.simulation
-        site = simulation.sites[view.attacker]
-        settings = _of_heads(simulation.settings.training, self._epochs)
-        trainee = Trainee(self._model, simulation.blueprint.head, settings)
-        seed = derive_int(simulation.settings.seed, "surrogate head", view.victim, view.attacker)
-        Learner(site.name, trainee, self._samples, site.train, settings, seed).train(0, "head")
+        yield "known", confidence(self._ask(candidates), labels, self._samples.task)
 
     def _ask(self, candidates: Indices) -> np.ndarray:
-        logits = predict(self._model, self._samples, candidates)
-        labels = self._samples.labels[self._samples.positions(candidates)].cpu().numpy()
-        return confidence(logits, labels, self._samples.task)
+        self._features.clear()
+        return predict(self._model, self._samples, candidates)
+
+    def _keep(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self._features.append(inputs[0])
 
 
-def _of_heads(settings: TrainingSettings, epochs: int) -> TrainingSettings:
-    """The settings of training, for so many passes in a single round at full learning rate."""
-    return settings.model_copy(update={"local_epochs": epochs, "local_steps": None, "schedule": "constant"})
+def _last_layer(model: nn.Module, head: frozenset[str]) -> nn.Module:
+    """The last layer that has parameters in the head; what comes into it is what a fitted head sees."""
+    parents = [name.rpartition(".")[0] for name, _ in model.named_parameters() if name in head]
+    return model.get_submodule(parents[-1])
+
+
+def fitted_confidence(features: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
+    """The confidence of a logistic regression in the labels that it was fitted to, as `confidence`.
+
+    The attacker needs no head for it, and no training data but the records in question: those that the body was trained
+    on are fitted better than the others.
+
+    Args:
+        features: what the body makes of the records, ``[samples, features]``; standardized before the fit.
+        labels: ``[samples]``, or ``[samples, outputs]`` for ``multilabel``, of which constant ones are left out.
+
+    Returns:
+        None where the labels tell nothing apart.
+    """
+    spread = features.std(axis=0)
+    scaled = (features - features.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    if labels.ndim == 2:
+        varied = labels[:, (labels > 0).any(axis=0) & (labels <= 0).any(axis=0)]
+        if not varied.shape[1]:
+            return None
+        logits = np.stack([_fitted_logits(scaled, column > 0)[:, 1] for column in varied.T], axis=1)
+        return confidence(logits, varied, "multilabel")
+    classes, codes = np.unique(labels, return_inverse=True)
+    return confidence(_fitted_logits(scaled, codes), codes, "multiclass") if len(classes) > 1 else None
+
+
+def _fitted_logits(scaled: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Logits ``[samples, classes]`` for the classes of ``codes``, ascending."""
+    model = LogisticRegression(C=INVERSE_PENALTY, max_iter=1000).fit(scaled, codes)
+    decision: np.ndarray = model.decision_function(scaled)
+    return decision if decision.ndim == 2 else np.stack([np.zeros_like(decision), decision], axis=1)
 
 
 def confidence(logits: np.ndarray, labels: np.ndarray, task: Task) -> np.ndarray:

@@ -97,7 +97,7 @@ def _attack(
     told(0)
     for number in range(worlds):
         world = train_world(settings, data, candidates, number, workers=0)
-        holding = Holding(world, settings.audit.membership_head_epochs)
+        holding = Holding(world)
         for view in build_views(world.simulation):
             for head, found in holding.confidences(view, candidates[view.victim].indices):
                 confidences[view.position, head][view.victim].append(found)
@@ -110,13 +110,15 @@ def _attack(
         "shadows": worlds - EXTRA_WORLDS,
         "accuracy": {"members": members, "non_members": others},
     }
-    return [
-        common | row for key, found in confidences.items() for row in _rows(*key, found, candidates, settings.seed)
-    ]
+    return [common | row for key, found in confidences.items() for row in _rows(*key, found, candidates, settings.seed)]
 
 
 def _rows(
-    position: Position, head: Head, confidences: dict[int, list[np.ndarray]], candidates: Sequence[Candidates], seed: int
+    position: Position,
+    head: Head,
+    confidences: dict[int, list[np.ndarray]],
+    candidates: Sequence[Candidates],
+    seed: int,
 ) -> list[Row]:
     """One row an attack."""
     rows = []

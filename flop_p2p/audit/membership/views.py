@@ -1,6 +1,5 @@
 """Who holds what of a site: at which distance from it, and with which weights the published bodies are in it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +22,7 @@ class Position:
     """Where an attacker stands.
 
     holder: of gossip a `neighbour`, at whatever distance from the victim; of a centralized method the `server`, or an
-        `other site`, which gets the mean; `anyone` where a model that nobody gets is looked at as if it were given away.
+        `other site`, which gets the mean; `anyone` where a model that nobody gets is taken as if it were given away.
     distance: hops from the victim to the attacker; None for `anyone`.
     masked: the attacker gets the weighted sum of what its neighbours publish, and no single body (`privacy.masking`).
     """
@@ -37,8 +36,8 @@ class Position:
 class View:
     """What one attacker holds of one victim.
 
-    attacker: the site whose head and training data the attacker has. A server is given those of the site after
-        the victim, as it has none itself.
+    attacker: the site whose head the attacker has. A server is given that of the site after the victim, as it has none
+        itself.
     weights: those of the published bodies in the body that it holds, ``[sites]``, summing to one.
     """
 
@@ -127,13 +126,9 @@ def _masked_sums(schedule: Schedule) -> np.ndarray | None:
 
 
 def _only(site: int, sites: int) -> np.ndarray:
-    return np.eye(sites)[site]
+    weights: np.ndarray = np.eye(sites)[site]
+    return weights
 
 
 def _after(site: int, sites: int) -> int:
     return (site + 1) % sites
-
-
-def positions(views: Sequence[View]) -> list[Position]:
-    """Those of ``views``, each once, in their order."""
-    return list(dict.fromkeys(view.position for view in views))

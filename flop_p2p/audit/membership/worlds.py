@@ -127,6 +127,7 @@ def _accuracy(simulation: Simulation, position: int) -> tuple[float, float]:
     site, work = simulation.sites[position], simulation.work
     model = work.model(position)
     members, others = (
-        work.evaluate_model(model, site, part, simulation.progress.round)["accuracy"] for part in (site.train, site.test)
+        work.evaluate_model(model, site, part, simulation.progress.round)["accuracy"]
+        for part in (site.train, site.test)
     )
     return members, others
