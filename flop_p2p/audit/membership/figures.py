@@ -20,7 +20,7 @@ AT_A_TIME = 50  # resamples, which bounds memory
 
 @dataclass(frozen=True)
 class Scores:
-    """The guesses of one attack over all worlds and victims, ``[guesses]`` each.
+    """The guesses of one test over all worlds and victims, ``[guesses]`` each.
 
     score: the higher, the likelier a member.
     member: the truth.

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from flop_p2p.audit.membership.attacks import ATTACKS
 from flop_p2p.audit.membership.figures import Scores, figures
+from flop_p2p.audit.membership.guesses import TESTS
 from flop_p2p.audit.membership.holding import Head, Holding
 from flop_p2p.audit.membership.views import Position, build_views
 from flop_p2p.audit.membership.worlds import Candidates, draw_candidates, train_world
@@ -44,7 +44,7 @@ class Arm:
 
 
 def audit_membership(settings: ExperimentSettings, progress: Progress) -> list[Row]:
-    """How well records that sites trained on are told from others, by method, topology, position, head and attack.
+    """How well records that sites trained on are told from others, by method, topology, position, head and test.
 
     Every method and topology is trained ``audit.membership_shadows`` + 2 times, on other halves of all records of the
     sites, the same halves for all of them. The same settings and seed give the same rows.
@@ -53,8 +53,9 @@ def audit_membership(settings: ExperimentSettings, progress: Progress) -> list[R
         progress: called before and after each federation.
 
     Returns:
-        rows of plain values: ``method``, ``topology``, ``holder``, ``distance``, ``masking``, ``head``, ``attack``,
-        ``victims``, ``shadows``, ``accuracy`` of the sites' own models on members and others, and what `figures` gives.
+        rows of plain values: ``attack`` (membership), ``method``, ``topology``, ``holder``, ``distance``, ``masking``,
+        ``head``, ``test``, ``victims``, ``shadows``, ``accuracy`` of the sites' own models on members and others, and
+        what `figures` gives.
 
     Raises:
         FlopError: the settings cannot be simulated, or a site has too few records.
@@ -67,7 +68,7 @@ def audit_membership(settings: ExperimentSettings, progress: Progress) -> list[R
     for number, arm in enumerate(arms):
 
         def told(done: int, arm: Arm = arm, before: int = number * worlds) -> None:
-            progress(arm.label, before + done, len(arms) * worlds)
+            progress(f"membership: {arm.label}", before + done, len(arms) * worlds)
 
         rows += _attack(arm, arm.settings(settings), data, candidates, worlds, told)
     return rows
@@ -105,6 +106,7 @@ def _attack(
         told(number + 1)
     members, others = np.mean(accuracies, axis=0).tolist()
     common = {
+        "attack": "membership",
         "method": arm.method,
         "topology": arm.topology,
         "shadows": worlds - EXTRA_WORLDS,
@@ -120,13 +122,13 @@ def _rows(
     candidates: Sequence[Candidates],
     seed: int,
 ) -> list[Row]:
-    """One row an attack."""
+    """One row a test."""
     rows = []
-    for name, attack in ATTACKS.items():
+    for name, test in TESTS.items():
         parts = []
         for victim, found in confidences.items():
             site = candidates[victim]
-            score = attack(np.stack(found), site.member)
+            score = test(np.stack(found), site.member)
             patient = np.broadcast_to(site.patients, score.shape)
             parts.append(Scores(score.ravel(), site.member.ravel(), patient.ravel()))
         told_by = {
@@ -134,7 +136,7 @@ def _rows(
             "distance": position.distance,
             "masking": "pairwise" if position.masked else "none",
             "head": head,
-            "attack": name,
+            "test": name,
             "victims": len(parts),
         }
         rows.append(told_by | figures(_together(parts), derive(seed, "membership intervals")))

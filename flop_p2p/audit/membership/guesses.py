@@ -1,4 +1,4 @@
-"""Attacks that guess members from how confident a model is: the higher the score, the likelier a member.
+"""Tests that guess members from how confident a model is: the higher the score, the likelier a member.
 
 They take confidences ``[worlds, candidates]`` as of `flop_p2p.audit.membership.holding.confidence`, and who was a
 member in which world, likewise; world 2k + 1 has those as members that world 2k has not.
@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-AttackName = Literal["loss threshold", "LiRA"]
+TestName = Literal["loss threshold", "LiRA"]
 LEAST_DEVIATION = 1e-6
 
 
@@ -40,7 +40,7 @@ def likelihood_ratio(confidence: np.ndarray, member: np.ndarray) -> np.ndarray:
     return scores
 
 
-ATTACKS: dict[AttackName, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+TESTS: dict[TestName, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "loss threshold": loss_threshold,
     "LiRA": likelihood_ratio,
 }
