@@ -27,6 +27,9 @@ AUDIT_FLAGS = {
     "--label-images": "audit.label_images",
     "--label-iterations": "audit.label_iterations",
     "--label-others": "audit.label_others",
+    "--membership-shadows": "audit.membership_shadows",
+    "--membership-methods": "audit.membership_methods",
+    "--membership-topologies": "audit.membership_topologies",
 }
 
 

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator
 from flop_p2p.config.base import Settings
 
 AttackKind = Literal["inversion", "labels", "membership"]
+MembershipMethod = Literal["local", "fedavg", "fedavg-ft", "flop", "dfedavg", "p2p-flop", "p2p-flop-alt"]
 
 
 class AuditSettings(Settings):
@@ -38,12 +39,26 @@ class AuditSettings(Settings):
     )
     label_iterations: int = Field(100, ge=1, description="steps of the optimizer that guesses head, image and label")
 
-    @field_validator("attacks", "moments", "inversion_batches", mode="before")
+    membership_shadows: int = Field(
+        16, ge=16, multiple_of=2, description="shadow federations behind each guess; two more are trained in all"
+    )
+    membership_methods: tuple[MembershipMethod, ...] = Field(
+        ("local", "fedavg", "flop", "dfedavg", "p2p-flop"),
+        min_length=1,
+        description="methods whose members are guessed; of local the whole model, as if it were given away",
+    )
+    membership_topologies: tuple[str, ...] = Field(
+        (), description="topologies of the gossip methods; empty: the one of the experiment, ring and full"
+    )
+
+    @field_validator(
+        "attacks", "moments", "inversion_batches", "membership_methods", "membership_topologies", mode="before"
+    )
     @classmethod
     def _from_text(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
-    @field_validator("attacks", "moments", "inversion_batches")
+    @field_validator("attacks", "moments", "inversion_batches", "membership_methods", "membership_topologies")
     @classmethod
     def _named_once(cls, value: tuple[object, ...]) -> tuple[object, ...]:
         if len(set(value)) < len(value):

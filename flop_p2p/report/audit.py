@@ -13,6 +13,7 @@ from rich.text import Text
 
 from flop_p2p.audit import Audit
 from flop_p2p.audit.inversion_trials import MESSAGE, Picture
+from flop_p2p.report.membership import HEADINGS, draw_membership, membership_cells, membership_notes
 from flop_p2p.writing import writing
 
 ONLY_WRITTEN = ("SSIM", "mean image (dB)", "what the attacker knows")  # no room on a terminal
@@ -78,6 +79,7 @@ def _sections(audit: Audit) -> list[Section]:
     made = (
         ("inversion", _inversion),
         ("labels", _labels),
+        ("membership", _membership),
     )
     return [build([row for row in rows if row["attack"] == name]) for name, build in made if _has(rows, name)]
 
@@ -142,6 +144,10 @@ def _labels(rows: Sequence[Row]) -> Section:
     return Section("Recovery of labels", headings, cells, notes)
 
 
+def _membership(rows: Sequence[Row]) -> Section:
+    return Section("Inference of membership", HEADINGS, membership_cells(rows), membership_notes(rows))
+
+
 def _interval(figure: Row, digits: int) -> str:
     if figure["low"] is None:
         return f"{figure['mean']:.{digits}f}"
@@ -157,7 +163,7 @@ def _rate(figure: Row) -> str:
 
 
 def draw_audit(audit: Audit, directory: Path) -> list[Path]:
-    """Write a picture a moment and kind of gradient into ``directory``: originals, and what was reconstructed.
+    """Write the pictures into ``directory``: originals and reconstructions of each moment, and those of membership.
 
     Raises:
         RunError: a file cannot be written.
@@ -169,7 +175,8 @@ def draw_audit(audit: Audit, directory: Path) -> list[Path]:
         with writing(path):
             _draw(picture, path)
         paths.append(path)
-    return paths
+    members = [row for row in audit.results["rows"] if row["attack"] == "membership"]
+    return paths + (draw_membership(members, directory) if members else [])
 
 
 def _draw(picture: Picture, path: Path) -> None:
