@@ -151,9 +151,10 @@ class _Trials:
         trial.ssim += ssim(found, chosen).tolist()
         trial.mean_image += psnr(squared_errors(others.mean(dim=0, keepdim=True), chosen)[0]).tolist()
         trial.nearest_other += psnr(squared_errors(others, chosen)).amax(dim=0).tolist()
-        gallery = torch.cat([originals, others])
-        trial.identified += identified(found, places, gallery, list(range(len(originals))))
-        trial.chance.append(len(originals) / len(gallery))
+        if self._source == ONE_STEP:  # behind a message are so many images that some one is always near
+            gallery = torch.cat([originals, others])
+            trial.identified += identified(found, places, gallery, list(range(len(originals))))
+            trial.chance.append(len(originals) / len(gallery))
         trial.distance.append(result.distance)
         self._keep(trial, places, chosen, found)
 
@@ -195,8 +196,8 @@ def _row(round_index: int, source: str, batch: int, name: str, trial: Trial) -> 
         "psnr_mean_image": mean_interval(trial.mean_image)["mean"],
         "psnr_nearest_other": mean_interval(trial.nearest_other)["mean"],
         "gain": gain,
-        "identified": rate_interval(sum(trial.identified), len(trial.identified)),
-        "identified_by_chance": mean_interval(trial.chance)["mean"],
+        "identified": rate_interval(sum(trial.identified), len(trial.identified)) if trial.identified else None,
+        "identified_by_chance": mean_interval(trial.chance)["mean"] if trial.chance else None,
         "distance": mean_interval(trial.distance)["mean"],
         "verdict": verdict(gain, 0.0),
     }

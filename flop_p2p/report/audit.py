@@ -16,6 +16,7 @@ from flop_p2p.audit.inversion_trials import MESSAGE, Picture
 from flop_p2p.report.membership import HEADINGS, draw_membership, membership_cells, membership_notes
 from flop_p2p.writing import writing
 
+NOTHING = "–"
 ONLY_WRITTEN = ("SSIM", "mean image (dB)", "what the attacker knows")  # no room on a terminal
 DPI = 110
 CELL = 0.85  # inches of an image
@@ -99,7 +100,7 @@ def _inversion(rows: Sequence[Row]) -> Section:
             _interval(row["ssim"], 2),
             f"{row['psnr_mean_image']:.1f}",
             f"{row['psnr_nearest_other']:.1f}",
-            _rate(row["identified"]),
+            NOTHING if row["identified"] is None else _rate(row["identified"]),
             row["verdict"],
             row["knows"],
         )
@@ -109,7 +110,7 @@ def _inversion(rows: Sequence[Row]) -> Section:
         "round", "of", "images", "exposure", "PSNR (dB)", "SSIM", "mean image (dB)", "other (dB)", "identified",
         "verdict", "what the attacker knows",
     )  # fmt: skip
-    chance = max(row["identified_by_chance"] for row in rows if row["source"] != MESSAGE)
+    chance = max(row["identified_by_chance"] for row in rows if row["identified_by_chance"] is not None)
     notes = [
         "PSNR and SSIM of reconstructions against the images behind the gradient, with 95 % Student t intervals over "
         "images (those of a batch, which are not independent, count one by one); of a message against the training "
@@ -117,8 +118,8 @@ def _inversion(rows: Sequence[Row]) -> Section:
         "Mean image, other: PSNR of the mean of the attacker's own images, and of the one among them that is nearest: "
         "what it has without seeing anything, and what the verdict calls chance, image by image.",
         "Identified: the reconstruction is nearer to the image behind the gradient than to up to 500 others, with "
-        f"the exact 95 % interval; by chance at most {100 * chance:.1f} %, of messages more, for any of the site's "
-        "images counts.",
+        f"the exact 95 % interval; by chance at most {100 * chance:.1f} %. Not told of messages: behind them are so many "
+        "images that some one is always near.",
     ]
     return Section("Inversion of gradients", headings, cells, notes)
 
