@@ -118,8 +118,8 @@ def _inversion(rows: Sequence[Row]) -> Section:
         "Mean image, other: PSNR of the mean of the attacker's own images, and of the one among them that is nearest: "
         "what it has without seeing anything, and what the verdict calls chance, image by image.",
         "Identified: the reconstruction is nearer to the image behind the gradient than to up to 500 others, with "
-        f"the exact 95 % interval; by chance at most {100 * chance:.1f} %. Not told of messages: behind them are so many "
-        "images that some one is always near.",
+        f"the exact 95 % interval; by chance at most {100 * chance:.1f} %. Not told of messages: behind them are so "
+        "many images that some one is always near.",
     ]
     return Section("Inversion of gradients", headings, cells, notes)
 
