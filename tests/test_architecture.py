@@ -12,7 +12,7 @@ ROOT = Path(flop_p2p.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 LEVELS = (
     ("cli",),
-    ("report", "comparison", "local"),
+    ("report", "comparison", "audit", "local"),
     ("simulation", "node"),
     ("gossip", "learning"),
     ("wire", "transport", "identity"),
@@ -22,8 +22,8 @@ LEVELS = (
     ("errors", "seeding"),
 )
 LEVEL = {package: level for level, packages in enumerate(LEVELS) for package in packages}
-# the report draws what a comparison found, a transport carries what the wire defines, never the other way round
-SIDEWAYS = {("report", "comparison"), ("transport", "wire")}
+# the report draws what comparisons and audits found, a transport carries what the wire defines, never the other way
+SIDEWAYS = {("report", "comparison"), ("report", "audit"), ("transport", "wire")}
 PUBLIC_FACE = ("__init__", "__main__")
 UNSAFE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 

@@ -1,5 +1,6 @@
 """Settings: frozen pydantic models of `experiment.toml`, `federation.toml`, `site.toml`; unknown keys are refused."""
 
+from flop_p2p.config.audit import AuditSettings
 from flop_p2p.config.base import Settings, first_difference, read_toml, validate
 from flop_p2p.config.data import DataSettings
 from flop_p2p.config.experiment import PRESETS, ComparisonSettings, ExperimentSettings, load_experiment
@@ -19,6 +20,7 @@ from flop_p2p.config.training import TrainingSettings, learning_rate_factor
 
 __all__ = [
     "PRESETS",
+    "AuditSettings",
     "ComparisonSettings",
     "DataSettings",
     "Edge",

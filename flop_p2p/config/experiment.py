@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from flop_p2p.config.audit import AuditSettings
 from flop_p2p.config.base import Settings, merge, nested, read_toml, validate
 from flop_p2p.config.data import DataSettings
 from flop_p2p.config.gossip import GossipSettings
@@ -73,6 +74,7 @@ class ExperimentSettings(Settings):
     gossip: GossipSettings = GossipSettings()
     privacy: PrivacySettings = PrivacySettings()
     comparison: ComparisonSettings = ComparisonSettings()
+    audit: AuditSettings = AuditSettings()
 
     @model_validator(mode="after")
     def _settings_go_together(self) -> "ExperimentSettings":

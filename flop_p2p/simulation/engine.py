@@ -50,6 +50,8 @@ class Simulation:
             each is one worker.
         bodies_in: a folder for a file that holds the bodies instead of memory.
         ranks: the processes of the run.
+        training_seed: decides the order of samples, dropout, augmentation and noise in place of ``settings.seed``,
+            which goes on to decide initial weights and topology.
 
     Attributes:
         own: positions of the rows that this process holds.
@@ -68,6 +70,7 @@ class Simulation:
         workers: int = 1,
         bodies_in: Path | None = None,
         ranks: Ranks = ALONE,
+        training_seed: int | None = None,
     ) -> None:
         self.settings, self.ranks = settings, ranks
         self.method = METHODS[settings.method]
@@ -89,7 +92,7 @@ class Simulation:
         self.population = Population(self.blueprint, len(self.own), settings.training, bodies_in)
         self.population.exchanged = self.exchange.state(self.population.bodies)
         self.work = Work(
-            settings,
+            settings if training_seed is None else settings.model_copy(update={"seed": training_seed}),
             self.method,
             self.samples,
             self.blueprint,
@@ -148,8 +151,12 @@ class Simulation:
         """End the worker processes."""
         self.crew.close()
 
-    def run_round(self, pause: Callable[[], bool]) -> bool:
+    def run_round(self, pause: Callable[[], bool], on_exchange: Callable[[np.ndarray], None] | None = None) -> bool:
         """Train every site once and mix; ``pause`` is asked after each site or group.
+
+        Args:
+            on_exchange: called before bodies are mixed, while they are what leaves the sites, with the positions of the
+                sites that trained; not called in a round that exchanges nothing.
 
         Returns:
             True when the round is complete, False when ``pause`` said so before, at whichever rank; calling again
@@ -165,6 +172,8 @@ class Simulation:
         start = time.perf_counter()
         if not self._fine_tunes(round_index):
             silent = self._silent()
+            if on_exchange is not None:
+                on_exchange(np.setdiff1d(self.exchange.trains(round_index), silent))
             self.exchange.mix(self.population.bodies, round_index, silent)
             size = self.exchange.message_bytes(self.population.split.body.parameters, round_index)
             progress.traffic = (self.exchange.messages(round_index, silent) * size + progress.traffic).tolist()
