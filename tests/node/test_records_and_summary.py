@@ -63,6 +63,7 @@ def summary(**changes: Any) -> dict[str, Any]:
         "absences": {},
         "skipped_rounds": [],
         "neighbours": ["east"],
+        "masked_skips": [],
         "privacy": None,
         "masked_skips": [],
     }
