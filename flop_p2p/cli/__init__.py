@@ -43,10 +43,11 @@ def _root(
 @functools.cache
 def command_line() -> typer.Typer:
     """The command line with all its commands."""
-    from flop_p2p.cli import compare, data, egress, federation, keygen, local, node, simulate, status, topology
+    from flop_p2p.cli import audit, compare, data, egress, federation, keygen, local, node, simulate, status, topology
 
     app.command("simulate")(simulate.simulate)
     app.command("compare")(compare.compare)
+    app.add_typer(audit.app, name="audit")
     app.add_typer(data.app, name="data")
     app.add_typer(topology.app, name="topology")
     app.command("local")(local.local)

@@ -14,7 +14,7 @@ from flop_p2p.config.federation import (
 )
 from flop_p2p.config.model import ModelSettings
 from flop_p2p.config.privacy import PrivacySettings
-from flop_p2p.config.site import SiteDataSettings, SiteSettings, load_site
+from flop_p2p.config.site import SiteDataSettings, SitePrivacySettings, SiteSettings, load_site
 from flop_p2p.config.topology import Edge, TopologyFile, TopologySettings
 from flop_p2p.config.training import TrainingSettings, learning_rate_factor
 
@@ -34,6 +34,7 @@ __all__ = [
     "Settings",
     "Signature",
     "SiteDataSettings",
+    "SitePrivacySettings",
     "SiteSettings",
     "TopologyFile",
     "TopologySettings",

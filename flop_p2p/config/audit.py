@@ -25,12 +25,19 @@ class AuditSettings(Settings):
     inversion_batches: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (1, 4), min_length=1, description="sizes of the batches behind the gradients that are inverted"
     )
-    inversion_iterations: int = Field(400, ge=1, description="steps of the optimizer of an inversion")
+    inversion_iterations: int = Field(300, ge=1, description="steps of the optimizer of an inversion")
     inversion_restarts: int = Field(1, ge=1, description="inversions from different noise; the best match is kept")
     inversion_total_variation: float = Field(
-        1e-3, ge=0, description="weight of total variation: larger gives smoother reconstructions"
+        1e-2, ge=0, description="weight of total variation: larger gives smoother reconstructions"
+    )
+    inversion_noise_multiplier: float = Field(
+        1.0, gt=0, description="noise of the gradients that are inverted under noise, where [privacy] sets none"
     )
     label_images: int = Field(64, ge=2, description="patient images whose labels are recovered")
+    label_others: int = Field(
+        16, ge=1, description="images of the attacker's own that are tried under every label, beside a stand-in head"
+    )
+    label_iterations: int = Field(100, ge=1, description="steps of the optimizer that guesses head, image and label")
 
     membership_shadows: int = Field(
         16, ge=16, multiple_of=2, description="shadow federations behind each guess; two more are trained in all"

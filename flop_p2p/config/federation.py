@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from flop_p2p.config.base import Settings, read_toml, validate
 from flop_p2p.config.model import ModelSettings
-from flop_p2p.config.privacy import PrivacySettings
+from flop_p2p.config.privacy import PrivacySettings, check_differential
 from flop_p2p.config.topology import TOPOLOGY_FILE_SUFFIX, TopologyFile, TopologySettings
 from flop_p2p.config.training import TrainingSettings, check_one_correction
 
@@ -193,6 +193,7 @@ class FederationSettings(Settings):
     @model_validator(mode="after")
     def _is_one_federation(self) -> "FederationSettings":
         check_one_correction(self.training)
+        check_differential(self.privacy, self.training)
         if repeated := _repeated([_folded(member.name) for member in self.members]):
             alike = [repr(member.name) for member in self.members if _folded(member.name) == repeated]
             raise ValueError(f"members need names that people can tell apart: {' and '.join(alike)}")

@@ -31,6 +31,14 @@ class MetricsSettings(Settings):
     listen: HostPort | None = Field(None, description="host:port for Prometheus; none by default")
 
 
+class SitePrivacySettings(Settings):
+    """What the site itself grants."""
+
+    epsilon: float | None = Field(
+        None, gt=0, description="privacy budget of this site alone; the smaller of it and the federation's counts"
+    )
+
+
 class Address(Settings):
     """Where a neighbour is reached from here, instead of what the federation says."""
 
@@ -56,6 +64,7 @@ class SiteSettings(Settings):
     evaluate_every: int = Field(1, ge=0, description="rounds between evaluations; 0 evaluates after the last only")
     checkpoint_seconds: float = Field(30.0, gt=0, description="seconds between checkpoints inside a long round")
     data: SiteDataSettings | None = Field(None, description="the own data; a server has none")
+    privacy: SitePrivacySettings = SitePrivacySettings()
     metrics: MetricsSettings = MetricsSettings()
 
 

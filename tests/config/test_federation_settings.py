@@ -154,6 +154,10 @@ def test_other_wrong_values() -> None:
         gossip={"compression": "int8", "top_k": 0.1}
     )
     assert "consensus_step needs compression" in refusal(gossip={"consensus_step": 1})
+    assert "epsilon needs a noise_multiplier above 0" in refusal(privacy={"epsilon": 8})
+    for key, value in (("head_loss", "logit-adjusted"), ("class_weights", "balanced"), ("sampling", "balanced")):
+        refused = refusal(training={key: value}, privacy={"noise_multiplier": 1})
+        assert f"training.{key} = {value!r} goes by the counts of a site's labels" in refused
     assert "'logit-adjusted' corrects for the class prior already" in refusal(
         training={"head_loss": "logit-adjusted", "sampling": "balanced"}
     )
@@ -201,19 +205,33 @@ def test_the_id_depends_on_no_order_address_or_signature(
     assert after.names == before.names
 
 
-def complete() -> FederationSettings:
-    """A federation in which nothing that can be set is left empty."""
+def complete(private: bool = False) -> FederationSettings:
+    """A federation in which nothing that can be set is left empty; privacy and label counts exclude each other."""
     return federation(
         samples={**SAMPLES, "mean": [0.5], "std": [0.25]},
         topology={"name": "net.toml"},
         graph={"sites": ["ann"], "edges": [["ann", "bob", 0.5]], "own_weights": {"ann": 0.5}},
         gossip={"compression": "top-k"},
+        privacy={"noise_multiplier": 1, "epsilon": 8} if private else {},
     )
 
 
 TEXTS = (
     *("multilabel", "flop", "private", "uniform", "samples", "adam", "cosine", "reset", "logit-adjusted", "balanced"),
-    *("wait", "curve", "int8", "pairwise", "server", "other.toml", "other", "f" * 40, "f" * 64, "tcp://f:1"),
+    *(
+        "wait",
+        "curve",
+        "int8",
+        "pairwise",
+        "patient",
+        "prv",
+        "server",
+        "other.toml",
+        "other",
+        "f" * 40,
+        "f" * 64,
+        "tcp://f:1",
+    ),
 )
 LISTS = (["a", "b", "d"], [1, 8, 9], [0.75], ["d"], [["bob", "cid", 0.5]], [{"member": "ann", "signature": "f" * 128}])
 
@@ -234,7 +252,7 @@ def leaves(values: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("path", leaves(complete().model_dump(mode="json")), ids=lambda path: ".".join(map(str, path)))
 def test_every_other_setting_changes_the_id(path: tuple[Any, ...]) -> None:
-    before = complete()
+    before = complete(private=path[0] == "privacy")
     changed = []
     for value in others(value_at(before.model_dump(mode="json"), path)):
         values = before.model_dump(mode="json")

@@ -43,7 +43,7 @@ class Arm:
         return settings.model_copy(update=changes)
 
 
-def audit_membership(settings: ExperimentSettings, progress: Progress) -> list[Row]:
+def audit_membership(settings: ExperimentSettings, progress: Progress, data: FederatedData | None = None) -> list[Row]:
     """How well records that sites trained on are told from others, by method, topology, position, head and test.
 
     Every method and topology is trained ``audit.membership_shadows`` + 2 times, on other halves of all records of the
@@ -51,6 +51,7 @@ def audit_membership(settings: ExperimentSettings, progress: Progress) -> list[R
 
     Args:
         progress: called before and after each federation.
+        data: what `load_data` gives for these settings, if it was loaded already.
 
     Returns:
         rows of plain values: ``attack`` (membership), ``method``, ``topology``, ``holder``, ``distance``, ``masking``,
@@ -60,7 +61,7 @@ def audit_membership(settings: ExperimentSettings, progress: Progress) -> list[R
     Raises:
         FlopError: the settings cannot be simulated, or a site has too few records.
     """
-    data = load_data(settings)
+    data = load_data(settings) if data is None else data
     worlds = settings.audit.membership_shadows + EXTRA_WORLDS
     candidates = draw_candidates(data, worlds, settings.seed)
     arms = build_arms(settings)

@@ -1,0 +1,156 @@
+"""An audit from settings to its results: a simulation, stopped before some rounds and attacked."""
+
+import json
+import platform
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+
+import flop_p2p
+from flop_p2p.audit.federation import Federation
+from flop_p2p.audit.inversion_trials import Picture, Progress, invert_all
+from flop_p2p.audit.label_trials import recover_all
+from flop_p2p.audit.membership import audit_membership
+from flop_p2p.config import ExperimentSettings
+from flop_p2p.data import FederatedData
+from flop_p2p.errors import ConfigError, RunError
+from flop_p2p.simulation import load_data
+from flop_p2p.writing import write_text, writing
+
+Row = dict[str, Any]
+GRADIENTS = {"inversion", "labels"}  # what attacks the steps of single rounds
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found.
+
+    results: the content of `audit.json`.
+    pictures: originals and reconstructions.
+    """
+
+    results: dict[str, Any]
+    pictures: list[Picture]
+
+
+def audit_leakage(settings: ExperimentSettings, directory: Path, progress: Progress) -> Audit:
+    """Attack the federation of ``settings`` as a neighbour could; writes `config.toml` and `audit.json`.
+
+    Args:
+        progress: told what is done, how much of it, and of how much.
+
+    Raises:
+        ConfigError: the settings exchange nothing, ask for a moment after the last round, or for nothing that this
+            data and model can be attacked with.
+        RunError: ``directory`` is not empty or cannot be written.
+        FlopError: the settings cannot be simulated.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(settings.threads)
+    try:
+        moments = _moments(settings) if GRADIENTS.intersection(settings.audit.attacks) else []
+        data = load_data(settings)
+        skipped = _not_possible(settings, data)
+        _make(directory, settings)
+        with closing(Federation(settings, data)) as federation:
+            return _run(settings, data, federation, moments, skipped, directory, progress)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run(
+    settings: ExperimentSettings,
+    data: FederatedData,
+    federation: Federation,
+    moments: Sequence[int],
+    skipped: dict[str, str],
+    directory: Path,
+    progress: Progress,
+) -> Audit:
+    asked = [attack for attack in settings.audit.attacks if attack not in skipped]
+    rows: list[Row] = []
+    pictures: list[Picture] = []
+    for moment in moments:
+        for done in federation.advance(moment):
+            progress(f"training up to round {moment}", done, moment)
+        if "inversion" in asked and federation.pixels is not None:
+            found, drawn = invert_all(federation, settings, federation.pixels, progress)
+            rows += found
+            pictures += drawn
+        if "labels" in asked:
+            rows += recover_all(federation, settings, progress)
+    if "membership" in asked:
+        rows += audit_membership(settings, progress, data)
+    results = {
+        "attacked": _attacked(settings, data, federation),
+        "moments": list(moments),
+        "skipped": skipped,
+        "versions": {"flop-p2p": flop_p2p.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "rows": rows,
+    }
+    write_text(directory / "audit.json", json.dumps(results, indent=1) + "\n")
+    return Audit(results, pictures)
+
+
+def _moments(settings: ExperimentSettings) -> list[int]:
+    """The rounds before which bodies are attacked, ascending."""
+    last = settings.training.rounds - 1
+    moments = sorted(settings.audit.moments or {0, last})
+    if moments[-1] > last:
+        raise ConfigError(f"audit.moments: {moments[-1]} is after the last round, {last}; counting begins with 0")
+    return moments
+
+
+def _not_possible(settings: ExperimentSettings, data: FederatedData) -> dict[str, str]:
+    """The attacks asked for that do not go with this data, and why.
+
+    Raises:
+        ConfigError: none is left.
+    """
+    reasons: dict[str, str] = {}
+    if not data.dataset.is_image:
+        reasons["inversion"] = "the samples are rows of a table; images are reconstructed"
+    if data.dataset.task == "multilabel":
+        reasons["labels"] = "a sample has several labels; recovery of one is tried"
+    asked: tuple[str, ...] = settings.audit.attacks
+    skipped = {attack: reasons[attack] for attack in asked if attack in reasons}
+    if len(skipped) == len(asked):
+        told = "; ".join(f"{attack}: {reason}" for attack, reason in skipped.items())
+        raise ConfigError(f"audit.attacks: nothing is left to do. {told}")
+    return skipped
+
+
+def _make(directory: Path, settings: ExperimentSettings) -> None:
+    with writing(directory):
+        if directory.exists() and any(directory.iterdir()):
+            raise RunError(f"{directory}: not empty; choose another --out")
+        directory.mkdir(parents=True, exist_ok=True)
+    text = tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True))
+    write_text(directory / "config.toml", text)
+
+
+def _attacked(settings: ExperimentSettings, data: FederatedData, federation: Federation) -> dict[str, Any]:
+    """What was attacked, in figures."""
+    weights = federation.before(0)
+    numbers = {
+        part: sum(weights[name].numel() for name in names)
+        for part, names in (("body", federation.model.body), ("head", federation.model.head))
+    }
+    return {
+        "data": data.dataset.name,
+        "classes": list(data.dataset.class_names),
+        "shape": list(federation.samples.sample_shape),
+        "partition": settings.data.partition,
+        "sites": {federation.name(row): len(federation.training(row)) for row in range(federation.sites)},
+        "method": settings.method,
+        "topology": settings.topology.name,
+        "model": federation.model_name,
+        "parameters": numbers,
+        "batch_norm": "statistics of the batch, at site and attacker" if federation.model.has_batch_norm else None,
+        "seed": settings.seed,
+    }

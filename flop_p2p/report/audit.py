@@ -1,0 +1,221 @@
+"""The tables and pictures of a leakage audit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from flop_p2p.audit import Audit
+from flop_p2p.audit.inversion_trials import MESSAGE, Picture
+from flop_p2p.report.membership import HEADINGS, draw_membership, membership_cells, membership_notes
+from flop_p2p.writing import writing
+
+ONLY_WRITTEN = ("SSIM", "mean image (dB)", "what the attacker knows")  # no room on a terminal
+DPI = 110
+CELL = 0.85  # inches of an image
+LABELS = 2.6  # inches for the names of exposures
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One table: its title, headings, cells, and what a reader must know."""
+
+    title: str
+    headings: Sequence[str]
+    cells: Sequence[Sequence[str]]
+    notes: Sequence[str]
+
+
+def audit_markdown(audit: Audit) -> str:
+    """All tables as Markdown."""
+    parts = [f"**{audit_title(audit)}**"]
+    for section in _sections(audit):
+        head = "| " + " | ".join(section.headings) + " |"
+        rule = "|" + "---|" * len(section.headings)
+        rows = ["| " + " | ".join(cells) + " |" for cells in section.cells]
+        notes = [f"- {note}" for note in section.notes]
+        parts.append("\n".join([f"## {section.title}", "", head, rule, *rows, "", *notes]))
+    parts += [f"{attack}: left out. {reason}." for attack, reason in audit.results["skipped"].items()]
+    return "\n\n".join(parts) + "\n"
+
+
+def audit_tables(audit: Audit) -> Group:
+    """All tables for a terminal, without the columns that only `audit.md` has room for."""
+    parts: list[RenderableType] = [Text(audit_title(audit), style="bold"), Text()]
+    for section in _sections(audit):
+        shown = [place for place, heading in enumerate(section.headings) if heading not in ONLY_WRITTEN]
+        table = Table(title=section.title, title_justify="left", box=box.SIMPLE_HEAD)
+        for place in shown:
+            table.add_column(section.headings[place])
+        for cells in section.cells:
+            table.add_row(*(cells[place] for place in shown))
+        parts += [table, *(Text(note, style="dim") for note in section.notes), Text()]
+    parts += [Text(f"{attack}: left out. {reason}.") for attack, reason in audit.results["skipped"].items()]
+    return Group(*parts)
+
+
+def audit_title(audit: Audit) -> str:
+    """What was attacked, in one line."""
+    attacked = audit.results["attacked"]
+    numbers = attacked["parameters"]
+    shape = " x ".join(map(str, attacked["shape"]))
+    return (
+        f"{attacked['data']} ({shape}), {attacked['partition']} · {len(attacked['sites'])} sites · "
+        f"{attacked['method']} on {attacked['topology']} · {attacked['model']}, body {numbers['body']:,}, "
+        f"head {numbers['head']:,} numbers · seed {attacked['seed']}"
+    )
+
+
+def _sections(audit: Audit) -> list[Section]:
+    rows: list[Row] = audit.results["rows"]
+    made = (
+        ("inversion", _inversion),
+        ("labels", _labels),
+        ("membership", _membership),
+    )
+    return [build([row for row in rows if row["attack"] == name]) for name, build in made if _has(rows, name)]
+
+
+def _has(rows: Sequence[Row], attack: str) -> bool:
+    return any(row["attack"] == attack for row in rows)
+
+
+def _inversion(rows: Sequence[Row]) -> Section:
+    cells = [
+        (
+            str(row["round"]),
+            row["source"],
+            str(row["batch"]),
+            row["exposure"],
+            _interval(row["psnr"], 1),
+            _interval(row["ssim"], 2),
+            f"{row['psnr_mean_image']:.1f}",
+            f"{row['psnr_nearest_other']:.1f}",
+            _rate(row["identified"]),
+            row["verdict"],
+            row["knows"],
+        )
+        for row in rows
+    ]
+    headings = (
+        "round", "of", "images", "exposure", "PSNR (dB)", "SSIM", "mean image (dB)", "other (dB)", "identified",
+        "verdict", "what the attacker knows",
+    )  # fmt: skip
+    chance = max(row["identified_by_chance"] for row in rows if row["source"] != MESSAGE)
+    notes = [
+        "PSNR and SSIM of reconstructions against the images behind the gradient, with 95 % Student t intervals over "
+        "images (those of a batch, which are not independent, count one by one); of a message against the training "
+        "images that fit best.",
+        "Mean image, other: PSNR of the mean of the attacker's own images, and of the one among them that is nearest: "
+        "what it has without seeing anything, and what the verdict calls chance, image by image.",
+        "Identified: the reconstruction is nearer to the image behind the gradient than to up to 500 others, with "
+        f"the exact 95 % interval; by chance at most {100 * chance:.1f} %, of messages more, for any of the site's "
+        "images counts.",
+    ]
+    return Section("Inversion of gradients", headings, cells, notes)
+
+
+def _labels(rows: Sequence[Row]) -> Section:
+    cells = [
+        (
+            str(row["round"]),
+            str(row["batch"]),
+            row["method"],
+            _rate(row["rate"]),
+            f"{100 * row['majority']:.1f} %",
+            row["verdict"],
+            row["knows"],
+        )
+        for row in rows
+    ]
+    headings = ("round", "images", "attack", "labels found", "majority", "verdict", "what the attacker knows")
+    notes = [
+        "Majority: the share of each site's most frequent class, which a guess of it reaches: chance. Intervals of "
+        "single images are exact (Clopper and Pearson), of batches Student t over batches, 95 %.",
+    ]
+    return Section("Recovery of labels", headings, cells, notes)
+
+
+def _membership(rows: Sequence[Row]) -> Section:
+    return Section("Membership inference", HEADINGS, membership_cells(rows), membership_notes(rows))
+
+
+def _interval(figure: Row, digits: int) -> str:
+    if figure["low"] is None:
+        return f"{figure['mean']:.{digits}f}"
+    return f"{figure['mean']:.{digits}f} ({figure['low']:.{digits}f} to {figure['high']:.{digits}f})"
+
+
+def _rate(figure: Row) -> str:
+    """A rate in percent; limits of Student t may lie beyond what a rate can be, and are cut there."""
+    if figure["low"] is None:
+        return f"{100 * figure['mean']:.0f} %"
+    low, high = max(0.0, figure["low"]), min(1.0, figure["high"])
+    return f"{100 * figure['mean']:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
+
+
+def draw_audit(audit: Audit, directory: Path) -> list[Path]:
+    """Write a picture a moment and kind of gradient into ``directory``: originals, and what was reconstructed.
+
+    With membership inference two more: how well members are told from others.
+
+    Raises:
+        RunError: a file cannot be written.
+    """
+    paths = []
+    for picture in audit.pictures:
+        source = "message" if picture.source == MESSAGE else f"step-of-{picture.batch}"
+        path = directory / f"inversion-round{picture.round}-{source}.png"
+        with writing(path):
+            _draw(picture, path)
+        paths.append(path)
+    guessed = [row for row in audit.results["rows"] if row["attack"] == "membership"]
+    return paths + (draw_membership(guessed, directory) if guessed else [])
+
+
+def _draw(picture: Picture, path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    lines = _lines(picture)
+    width = max(len(images) for _, images in lines)
+    figure = Figure(figsize=(LABELS + CELL * width, 0.5 + CELL * len(lines)), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(f"before round {picture.round}, {picture.source}, {picture.batch} images", fontsize=9)
+    grid = figure.subplots(len(lines), width + 1, squeeze=False, width_ratios=[LABELS / CELL, *[1] * width])
+    for axes in grid.flat:
+        axes.axis("off")
+    for row, (label, images) in zip(grid, lines, strict=True):
+        row[0].text(1, 0.5, label, ha="right", va="center", fontsize=8)
+        for axes, image in zip(row[1:], images, strict=False):
+            axes.imshow(_shown(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    figure.savefig(path, dpi=DPI)
+
+
+def _lines(picture: Picture) -> list[tuple[str, list[np.ndarray]]]:
+    """What stands in each line: originals, once where all exposures have the same, and reconstructions."""
+    lines: list[tuple[str, list[np.ndarray]]] = []
+    before: list[np.ndarray] = []
+    for name, trial in picture.trials.items():
+        if not _same(before, trial.originals):
+            lines.append(("original", trial.originals))
+            before = trial.originals
+        lines.append((f"{name}\n{np.mean(trial.psnr):.1f} dB", trial.found))
+    return lines
+
+
+def _same(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> bool:
+    return len(first) == len(second) and all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def _shown(image: np.ndarray) -> np.ndarray:
+    """``[height, width]`` in grey, ``[height, width, 3]`` in colour."""
+    return image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)

@@ -1,0 +1,78 @@
+"""A whole audit: what it writes, that it can be repeated, and what it refuses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flop_p2p.audit import audit_leakage
+from flop_p2p.errors import ConfigError, RunError
+
+
+def silent(text: str, done: int, total: int) -> None:
+    assert 0 <= done <= total, text
+
+
+def test_every_row_says_what_the_attacker_knows(audited: Any, tmp_path: Path) -> None:
+    settings = audited(model__name="small-cnn", audit__inversion_batches="1,2")
+    results = audit_leakage(settings, tmp_path, silent).results
+    rows = results["rows"]
+    assert results["moments"] == [0, 2]
+    assert all(row["knows"] for row in rows)
+    inversion = {(row["round"], row["source"], row["batch"], row["exposure"]) for row in rows if "exposure" in row}
+    steps = {"full sharing", "body, known head", "body, surrogate head", "body, dummy head", "masked, k = 2"}
+    for moment in (0, 2):
+        for batch in (1, 2):
+            found = {name for at, source, size, name in inversion if (at, source, size) == (moment, "one step", batch)}
+            assert found == steps | {"body, known head, noise"}
+    assert {source for _, source, _, _ in inversion} == {"one step", "message"}
+    labels = [row for row in rows if row["attack"] == "labels" and row["batch"] == 1]
+    assert {row["rate"]["mean"] for row in labels if row["method"] == "iDLG"} == {1.0}
+    assert {row["rate"]["count"] for row in labels} == {4}
+    assert {row["verdict"] for row in rows} <= {"better than chance", "no better than chance", "undecided"}
+
+
+def test_the_same_seed_gives_the_same_file(audited: Any, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        audit_leakage(audited(audit__moments="0"), tmp_path / name, silent)
+    assert (tmp_path / "a" / "audit.json").read_bytes() == (tmp_path / "b" / "audit.json").read_bytes()
+    audit_leakage(audited(audit__moments="0", seed=1), tmp_path / "c", silent)
+    assert json.loads((tmp_path / "c" / "audit.json").read_text())["rows"]
+    assert (tmp_path / "a" / "audit.json").read_bytes() != (tmp_path / "c" / "audit.json").read_bytes()
+
+
+def test_rows_of_a_table_have_labels_to_recover_but_no_images(audited: Any, tmp_path: Path) -> None:
+    settings = audited(data__source="breast-cancer", data__partition="iid", audit__moments="0")
+    results = audit_leakage(settings, tmp_path, silent).results
+    assert "rows of a table" in results["skipped"]["inversion"]
+    assert {row["method"] for row in results["rows"]} == {
+        "iDLG", "known head", "surrogate head, its own", "surrogate head, fitted",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "text"),
+    [
+        ({"audit__moments": "3"}, ConfigError, r"audit.moments: 3 is after the last round, 2"),
+        ({"method": "local"}, ConfigError, r"method local: it exchanges nothing"),
+        ({"data__sites": 1}, ConfigError, r"data.sites: there is one site alone"),
+        ({"audit__inversion_batches": "999"}, ConfigError, r"audit.inversion_batches: no site has 999"),
+        (
+            {"data__source": "breast-cancer", "data__partition": "iid", "audit__attacks": "inversion"},
+            ConfigError,
+            r"audit.attacks: nothing is left to do. inversion: the samples are rows of a table",
+        ),
+    ],
+)
+def test_what_cannot_be_attacked_is_refused(
+    overrides: dict[str, Any], error: type[Exception], text: str, audited: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=text):
+        audit_leakage(audited(**overrides), tmp_path, silent)
+
+
+def test_no_directory_is_overwritten(audited: Any, tmp_path: Path) -> None:
+    (tmp_path / "something").touch()
+    with pytest.raises(RunError, match="not empty; choose another --out"):
+        audit_leakage(audited(), tmp_path, silent)
