@@ -13,7 +13,7 @@ from rich.text import Text
 
 from flop_p2p.audit import Audit
 from flop_p2p.audit.inversion_trials import MESSAGE, Picture
-from flop_p2p.report.membership import HEADINGS, draw_membership, membership_cells, membership_notes
+from flop_p2p.report.membership import draw_membership, membership_cells, membership_headings, membership_notes
 from flop_p2p.writing import writing
 
 ONLY_WRITTEN = ("SSIM", "mean image (dB)", "what the attacker knows")  # no room on a terminal
@@ -145,7 +145,7 @@ def _labels(rows: Sequence[Row]) -> Section:
 
 
 def _membership(rows: Sequence[Row]) -> Section:
-    return Section("Membership inference", HEADINGS, membership_cells(rows), membership_notes(rows))
+    return Section("Membership inference", membership_headings(rows), membership_cells(rows), membership_notes(rows))
 
 
 def _interval(figure: Row, digits: int) -> str:

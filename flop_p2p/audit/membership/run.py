@@ -36,9 +36,12 @@ class Arm:
         return self.method if self.topology is None else f"{self.method}, {self.topology}"
 
     def settings(self, settings: ExperimentSettings) -> ExperimentSettings:
-        """Those of its federations."""
+        """Those of its federations; without masking, which changes what is seen of the bodies but not the bodies."""
         changes: dict[str, Any] = {"method": self.method}
-        if self.topology is not None:
+        changes["privacy"] = settings.privacy.model_copy(update={"masking": "none"})
+        if self.topology is None:
+            changes["gossip"] = settings.gossip.model_copy(update={"compression": "none"})
+        else:
             changes["topology"] = settings.topology.model_copy(update={"name": self.topology})
         return settings.model_copy(update=changes)
 
