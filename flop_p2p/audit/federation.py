@@ -12,7 +12,6 @@ from flop_p2p.audit.gradients import Gradient, GradientModel, Weights
 from flop_p2p.audit.inversion import PixelRange
 from flop_p2p.config import ExperimentSettings
 from flop_p2p.data import FederatedData
-from flop_p2p.errors import ConfigError
 from flop_p2p.learning.objective import Objective
 from flop_p2p.simulation import Simulation
 from flop_p2p.simulation.methods import METHODS
@@ -41,14 +40,10 @@ class Federation:
         pixels: the range of the images; None where the samples are rows of a table.
 
     Raises:
-        ConfigError: the method exchanges nothing, or there is one site alone.
+        FlopError: the settings cannot be simulated.
     """
 
     def __init__(self, settings: ExperimentSettings, data: FederatedData) -> None:
-        if METHODS[settings.method].exchange == "none":
-            raise ConfigError(f"method {settings.method}: it exchanges nothing, so no neighbour could learn anything")
-        if len(data.sites) < 2:
-            raise ConfigError("data.sites: there is one site alone, and nobody to attack it; take two or more")
         quiet = settings.model_copy(update={"evaluate_every": 0})
         self._simulation = Simulation(quiet, data, data.sites)
         self._settings, self._data = settings, data
@@ -64,9 +59,9 @@ class Federation:
         return PixelRange(-mean / std, (1 - mean) / std)
 
     def _build_schedule(self) -> Schedule | None:
-        """Who receives from whom; None where there is a server, which receives from all."""
+        """Who receives from whom; None where nobody gossips: a server receives from all."""
         settings = self._settings
-        if METHODS[settings.method].exchange == "server":
+        if METHODS[settings.method].exchange != "gossip":
             return None
         names, counts = [site.name for site in self._data.sites], [len(site.train) for site in self._data.sites]
         return build_schedule(settings.topology, names, counts, settings.seed)

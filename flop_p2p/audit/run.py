@@ -19,11 +19,10 @@ from flop_p2p.audit.membership import audit_membership
 from flop_p2p.config import ExperimentSettings
 from flop_p2p.data import FederatedData
 from flop_p2p.errors import ConfigError, RunError
-from flop_p2p.simulation import load_data
+from flop_p2p.simulation import METHODS, load_data
 from flop_p2p.writing import write_text, writing
 
 Row = dict[str, Any]
-GRADIENTS = {"inversion", "labels"}  # what attacks the steps of single rounds
 
 
 @dataclass(frozen=True)
@@ -45,15 +44,14 @@ def audit_leakage(settings: ExperimentSettings, directory: Path, progress: Progr
         progress: told what is done, how much of it, and of how much.
 
     Raises:
-        ConfigError: the settings exchange nothing, ask for a moment after the last round, or for nothing that this
-            data and model can be attacked with.
+        ConfigError: the settings ask for a moment after the last round, or for no attack that goes with them.
         RunError: ``directory`` is not empty or cannot be written.
         FlopError: the settings cannot be simulated.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:
-        moments = _moments(settings) if GRADIENTS.intersection(settings.audit.attacks) else []
+        moments = _moments(settings)
         data = load_data(settings)
         skipped = _not_possible(settings, data)
         _make(directory, settings)
@@ -75,7 +73,8 @@ def _run(
     asked = [attack for attack in settings.audit.attacks if attack not in skipped]
     rows: list[Row] = []
     pictures: list[Picture] = []
-    for moment in moments:
+    stops = moments if {"inversion", "labels"}.intersection(asked) else []
+    for moment in stops:
         for done in federation.advance(moment):
             progress(f"training up to round {moment}", done, moment)
         if "inversion" in asked and federation.pixels is not None:
@@ -88,7 +87,7 @@ def _run(
         rows += audit_membership(settings, progress, data)
     results = {
         "attacked": _attacked(settings, data, federation),
-        "moments": list(moments),
+        "moments": list(stops),
         "skipped": skipped,
         "versions": {"flop-p2p": flop_p2p.__version__, "torch": torch.__version__, "python": platform.python_version()},
         "rows": rows,
@@ -107,12 +106,18 @@ def _moments(settings: ExperimentSettings) -> list[int]:
 
 
 def _not_possible(settings: ExperimentSettings, data: FederatedData) -> dict[str, str]:
-    """The attacks asked for that do not go with this data, and why.
+    """The attacks asked for that do not go with this method and data, and why.
 
     Raises:
         ConfigError: none is left.
     """
     reasons: dict[str, str] = {}
+    if METHODS[settings.method].exchange == "none":
+        reasons = dict.fromkeys(
+            ("inversion", "labels"), f"{settings.method} exchanges nothing, so there is nothing to see"
+        )
+    if len(data.sites) < 2:
+        reasons = dict.fromkeys(("inversion", "labels"), "there is one site alone, and nobody to attack it")
     if not data.dataset.is_image:
         reasons["inversion"] = "the samples are rows of a table; images are reconstructed"
     if data.dataset.task == "multilabel":

@@ -25,11 +25,11 @@ AUDIT_FLAGS = {
     "--iterations": "audit.inversion_iterations",
     "--restarts": "audit.inversion_restarts",
     "--label-images": "audit.label_images",
-    "--shadows": "audit.membership_shadows",
-    "--membership-methods": "audit.membership_methods",
-    "--membership-topologies": "audit.membership_topologies",
     "--label-iterations": "audit.label_iterations",
     "--label-others": "audit.label_others",
+    "--membership-shadows": "audit.membership_shadows",
+    "--membership-methods": "audit.membership_methods",
+    "--membership-topologies": "audit.membership_topologies",
 }
 
 

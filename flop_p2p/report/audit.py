@@ -145,7 +145,7 @@ def _labels(rows: Sequence[Row]) -> Section:
 
 
 def _membership(rows: Sequence[Row]) -> Section:
-    return Section("Membership inference", membership_headings(rows), membership_cells(rows), membership_notes(rows))
+    return Section("Inference of membership", membership_headings(rows), membership_cells(rows), membership_notes(rows))
 
 
 def _interval(figure: Row, digits: int) -> str:
@@ -163,9 +163,7 @@ def _rate(figure: Row) -> str:
 
 
 def draw_audit(audit: Audit, directory: Path) -> list[Path]:
-    """Write a picture a moment and kind of gradient into ``directory``: originals, and what was reconstructed.
-
-    With membership inference two more: how well members are told from others.
+    """Write the pictures into ``directory``: originals and reconstructions of each moment, and those of membership.
 
     Raises:
         RunError: a file cannot be written.
@@ -177,8 +175,8 @@ def draw_audit(audit: Audit, directory: Path) -> list[Path]:
         with writing(path):
             _draw(picture, path)
         paths.append(path)
-    guessed = [row for row in audit.results["rows"] if row["attack"] == "membership"]
-    return paths + (draw_membership(guessed, directory) if guessed else [])
+    members = [row for row in audit.results["rows"] if row["attack"] == "membership"]
+    return paths + (draw_membership(members, directory) if members else [])
 
 
 def _draw(picture: Picture, path: Path) -> None:

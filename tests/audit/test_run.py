@@ -55,8 +55,8 @@ def test_rows_of_a_table_have_labels_to_recover_but_no_images(audited: Any, tmp_
     ("overrides", "error", "text"),
     [
         ({"audit__moments": "3"}, ConfigError, r"audit.moments: 3 is after the last round, 2"),
-        ({"method": "local"}, ConfigError, r"method local: it exchanges nothing"),
-        ({"data__sites": 1}, ConfigError, r"data.sites: there is one site alone"),
+        ({"method": "local"}, ConfigError, r"nothing is left to do. inversion: local exchanges nothing, so"),
+        ({"data__sites": 1}, ConfigError, r"nothing is left to do. inversion: there is one site alone"),
         ({"audit__inversion_batches": "999"}, ConfigError, r"audit.inversion_batches: no site has 999"),
         (
             {"data__source": "breast-cancer", "data__partition": "iid", "audit__attacks": "inversion"},
