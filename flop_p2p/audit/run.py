@@ -84,7 +84,7 @@ def _run(
         if "labels" in asked:
             rows += recover_all(federation, settings, progress)
     if "membership" in asked:
-        rows += audit_membership(settings, progress)
+        rows += audit_membership(settings, progress, data)
     results = {
         "attacked": _attacked(settings, data, federation),
         "moments": list(stops),

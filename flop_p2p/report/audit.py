@@ -13,7 +13,7 @@ from rich.text import Text
 
 from flop_p2p.audit import Audit
 from flop_p2p.audit.inversion_trials import MESSAGE, Picture
-from flop_p2p.report.membership import HEADINGS, draw_membership, membership_cells, membership_notes
+from flop_p2p.report.membership import draw_membership, membership_cells, membership_headings, membership_notes
 from flop_p2p.writing import writing
 
 NOTHING = "–"
@@ -146,7 +146,7 @@ def _labels(rows: Sequence[Row]) -> Section:
 
 
 def _membership(rows: Sequence[Row]) -> Section:
-    return Section("Inference of membership", HEADINGS, membership_cells(rows), membership_notes(rows))
+    return Section("Inference of membership", membership_headings(rows), membership_cells(rows), membership_notes(rows))
 
 
 def _interval(figure: Row, digits: int) -> str:

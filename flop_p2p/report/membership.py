@@ -20,52 +20,54 @@ KEY = ("method", "topology", "holder", "distance", "masking", "head")
 # Okabe and Ito's colour, marker and dashes of each method and head that pictures show
 LOOKS = {
     ("local", "known"): ("local, given away", COLOURS[4], "D", ":"),
-    ("fedavg", "shared"): ("fedavg", COLOURS[1], "s", "-"),
+    ("fedavg", "shared"): ("full model (fedavg, dfedavg)", COLOURS[1], "s", "-"),
     ("fedavg-ft", "shared"): ("fedavg-ft", COLOURS[5], "P", "-"),
-    ("flop", "fitted"): ("flop, fitted head", COLOURS[0], "o", "-"),
-    ("flop", "known"): ("flop, known head", COLOURS[6], "v", "--"),
-    ("dfedavg", "shared"): ("dfedavg", COLOURS[1], "s", "-"),
-    ("p2p-flop", "fitted"): ("p2p-flop, fitted head", COLOURS[0], "o", "-"),
-    ("p2p-flop", "known"): ("p2p-flop, known head", COLOURS[6], "v", "--"),
+    ("flop", "fitted"): ("body, fitted head (flop, p2p-flop)", COLOURS[0], "o", "-"),
+    ("flop", "known"): ("body, known head (flop, p2p-flop)", COLOURS[6], "v", "--"),
+    ("dfedavg", "shared"): ("full model (fedavg, dfedavg)", COLOURS[1], "s", "-"),
+    ("p2p-flop", "fitted"): ("body, fitted head (flop, p2p-flop)", COLOURS[0], "o", "-"),
+    ("p2p-flop", "known"): ("body, known head (flop, p2p-flop)", COLOURS[6], "v", "--"),
     ("p2p-flop-alt", "fitted"): ("p2p-flop-alt, fitted head", COLOURS[2], "^", "-"),
     ("p2p-flop-alt", "known"): ("p2p-flop-alt, known head", COLOURS[3], "X", "--"),
 }
-HEADINGS = (
-    "method",
-    "held by",
-    "hops",
-    "masking",
-    "head",
-    "AUC, loss threshold",
-    "AUC, LiRA",
-    "true positives, LiRA",
-    "verdict",
-)
+
+
+def membership_headings(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Those of the table of ``rows``."""
+    rates = (f"found at {100 * rate:g} %" for rate in _rates(rows))
+    return ("method", "held by", "head", "AUC, loss threshold", "AUC, LiRA", *rates, "verdict")
 
 
 def membership_cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """One line for each method, topology, position and head, its cells under `HEADINGS`."""
+    """One line for each method, topology, position and head, its cells under `membership_headings`."""
     lines: dict[tuple[Any, ...], dict[str, Row]] = {}
     for row in rows:
         lines.setdefault(tuple(row[key] for key in KEY), {})[row["test"]] = row
-    return [_cells(tests) for tests in lines.values()]
+    return [_cells(tests, _rates(rows)) for tests in lines.values()]
 
 
-def _cells(tests: dict[str, Row]) -> tuple[str, ...]:
+def _cells(tests: dict[str, Row], rates: Sequence[float]) -> tuple[str, ...]:
     weaker, row = tests["loss threshold"], tests[STRONGER]
-    method = row["method"] if row["topology"] is None else f"{row['method']}, {row['topology']}"
-    positives = "; ".join(f"{_interval(point, 100, 1)} at {100 * point['fpr']:g} %" for point in row["tpr"])
+    found = {point["fpr"]: f"{_interval(point, 100, 1)} %" for point in row["tpr"]}
     return (
-        method,
-        row["holder"],
-        NOTHING if row["distance"] is None else str(row["distance"]),
-        row["masking"],
+        row["method"] if row["topology"] is None else f"{row['method']}, {row['topology']}",
+        _held_by(row),
         row["head"],
         _interval(weaker["auc"], 1, 3),
         _interval(row["auc"], 1, 3),
-        positives or NOTHING,
+        *(found.get(rate, NOTHING) for rate in rates),
         _verdict({weaker["verdict"], row["verdict"]}),
     )
+
+
+def _rates(rows: Sequence[Row]) -> list[float]:
+    """The false-positive rates of any row, the highest first."""
+    return sorted({point["fpr"] for row in rows for point in row["tpr"]}, reverse=True)
+
+
+def _held_by(row: Row) -> str:
+    hops = {None: "", 1: ", 1 hop"}.get(row["distance"], f", {row['distance']} hops")
+    return f"{row['holder']}{hops}{', masked' if row['masking'] == 'pairwise' else ''}"
 
 
 def _verdict(both: set[str]) -> str:
@@ -83,17 +85,17 @@ def membership_notes(rows: Sequence[Row]) -> list[str]:
     first = rows[0]
     return [
         "How well records that a site trained on are told from others of the site. AUC: 0.5 is chance, 1 certainty. "
-        "True positives: percent of members found where so many percent of the others are taken for members; given "
-        "where ten of these or more are expected.",
+        "Found at 10 %: members found by LiRA where 10 % of the others are taken for members; given where ten such "
+        "others or more are expected.",
         f"Intervals: 95 %, bootstrap over {first['patients']} patients or records. Every site is the victim, each of "
         f"{first['shadows'] + 2} federations the target, {first['shadows']} are its shadows. {_accuracies(rows)}",
         "Hops: 1 is a neighbour or the server, which gets what the site sends; further away an attacker gets what "
-        "came through others. Masking: pairwise, the attacker gets weighted sums only.",
+        "came through others. Masked: the attacker gets weighted sums only (privacy.masking = pairwise).",
         "Head: shared, part of what is sent; own, that of the attacker's site; fitted, by the attacker to the records "
         "in question; known, that of the victim, which no neighbour has: the worst case.",
         f"Verdict: no better than chance only if with both tests the interval of the AUC lies within {MARGIN} of 0.5 "
-        f"and those of true positives below {MOST_TIMES:g} times the false ones. With intervals of 95 %, a few of many "
-        "lines are called better by luck.",
+        f"and that of members found below {MOST_TIMES:g} times the rate. With intervals of 95 %, a few of many lines "
+        "are called better by luck.",
     ]
 
 

@@ -141,12 +141,12 @@ class Simulation:
         """End the worker processes."""
         self.crew.close()
 
-    def run_round(self, pause: Callable[[], bool], on_exchange: Callable[[np.ndarray], None] | None = None) -> bool:
+    def run_round(self, pause: Callable[[], bool], on_exchange: Callable[[list[int]], None] | None = None) -> bool:
         """Train every site once and mix; ``pause`` is asked after each site or group.
 
         Args:
-            on_exchange: called before bodies are mixed, while they are what leaves the sites, with the positions of the
-                sites that trained; not called in a round that exchanges nothing.
+            on_exchange: called before bodies are mixed, while they are what leaves the sites, with the rows held
+                here that trained; not called in a round that exchanges nothing.
 
         Returns:
             True when the round is complete, False when ``pause`` said so before, at whichever rank; calling again
@@ -162,7 +162,7 @@ class Simulation:
         start = time.perf_counter()
         if not self._fine_tunes(round_index):
             if on_exchange is not None:
-                on_exchange(self.exchange.trains(round_index))
+                on_exchange([row for row, name in enumerate(self.names) if name in progress.trained])
             self.exchange.mix(self.population.bodies, round_index)
             size = self.exchange.message_bytes(self.population.split.body.parameters, round_index)
             progress.traffic = (self.exchange.messages(round_index) * size + progress.traffic).tolist()

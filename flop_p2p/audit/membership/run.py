@@ -36,14 +36,17 @@ class Arm:
         return self.method if self.topology is None else f"{self.method}, {self.topology}"
 
     def settings(self, settings: ExperimentSettings) -> ExperimentSettings:
-        """Those of its federations."""
+        """Those of its federations; without masking, which changes what is seen of the bodies but not the bodies."""
         changes: dict[str, Any] = {"method": self.method}
-        if self.topology is not None:
+        changes["privacy"] = settings.privacy.model_copy(update={"masking": "none"})
+        if self.topology is None:
+            changes["gossip"] = settings.gossip.model_copy(update={"compression": "none"})
+        else:
             changes["topology"] = settings.topology.model_copy(update={"name": self.topology})
         return settings.model_copy(update=changes)
 
 
-def audit_membership(settings: ExperimentSettings, progress: Progress) -> list[Row]:
+def audit_membership(settings: ExperimentSettings, progress: Progress, data: FederatedData | None = None) -> list[Row]:
     """How well records that sites trained on are told from others, by method, topology, position, head and test.
 
     Every method and topology is trained ``audit.membership_shadows`` + 2 times, on other halves of all records of the
@@ -51,6 +54,7 @@ def audit_membership(settings: ExperimentSettings, progress: Progress) -> list[R
 
     Args:
         progress: called before and after each federation.
+        data: what `load_data` gives for these settings, if it was loaded already.
 
     Returns:
         rows of plain values: ``attack`` (membership), ``method``, ``topology``, ``holder``, ``distance``, ``masking``,
@@ -60,7 +64,7 @@ def audit_membership(settings: ExperimentSettings, progress: Progress) -> list[R
     Raises:
         FlopError: the settings cannot be simulated, or a site has too few records.
     """
-    data = load_data(settings)
+    data = load_data(settings) if data is None else data
     worlds = settings.audit.membership_shadows + EXTRA_WORLDS
     candidates = draw_candidates(data, worlds, settings.seed)
     arms = build_arms(settings)

@@ -112,7 +112,7 @@ def train_world(
     bodies = simulation.population.bodies
     published = bodies.clone()
 
-    def keep(trained: np.ndarray) -> None:
+    def keep(trained: list[int]) -> None:
         published[trained] = bodies[trained]
 
     with closing(simulation):

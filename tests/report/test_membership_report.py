@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flop_p2p.errors import RunError
-from flop_p2p.report.membership import HEADINGS, draw_membership, membership_cells, membership_notes
+from flop_p2p.report.membership import draw_membership, membership_cells, membership_headings, membership_notes
 
 Row = dict[str, Any]
 
@@ -57,20 +57,23 @@ def rows() -> list[Row]:
 def test_a_line_for_each_position_and_head(rows: list[Row]) -> None:
     lines = membership_cells(rows)
     assert len(lines) == len(rows) / 2
-    assert all(len(line) == len(HEADINGS) for line in lines)
+    headings = membership_headings(rows)
+    assert headings[-2:] == ("found at 10 %", "verdict")
+    assert all(len(line) == len(headings) for line in lines)
     assert lines[0] == (
         "local",
         "anyone",
-        "–",
-        "none",
         "known",
         "0.780 (0.765 to 0.790)",
         "0.780 (0.765 to 0.790)",
-        "44.0 (41.0 to 47.0) at 10 %",
+        "44.0 (41.0 to 47.0) %",
         "better than chance",
     )
     assert [line[0] for line in lines[-2:]] == ["p2p-flop, ring", "p2p-flop, full"]
-    assert [line[-2:] for line in lines if line[4] == "own"] == [("–", "undecided")]
+    assert [line[1] for line in lines[1:5]] == [
+        "server, 1 hop", "neighbour, 1 hop", "neighbour, 1 hop, masked", "neighbour, 2 hops"
+    ]  # fmt: skip
+    assert [line[-2:] for line in lines if line[2] == "own"] == [("–", "undecided")]
 
 
 def test_notes_say_how_far_models_overfit_and_what_the_figures_rest_on(rows: list[Row]) -> None:
