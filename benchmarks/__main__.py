@@ -18,7 +18,7 @@ from typing import Any
 from machine import describe
 
 HERE = Path(__file__).parent
-NAMES = ("simulation", "scale", "batched", "torchrun", "wire", "rounds", "daemons", "compression")
+NAMES = ("simulation", "scale", "batched", "torchrun", "wire", "masking", "rounds", "daemons", "compression")
 RUN = """
 import importlib, json, sys
 print(json.dumps(importlib.import_module(sys.argv[1]).measure(sys.argv[2] == "small")))

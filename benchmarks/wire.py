@@ -21,7 +21,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -31,7 +31,8 @@ import numpy as np
 import zmq
 from machine import show
 
-from flop_p2p.config.federation import PROTOCOL_VERSION, GossipSettings
+from flop_p2p.config.federation import PROTOCOL_VERSION
+from flop_p2p.config.gossip import GossipSettings
 from flop_p2p.node.egress import EgressLog
 from flop_p2p.node.shared_schema import write_schema
 from flop_p2p.partial import Schema, Split, TensorSpec, mix
@@ -42,7 +43,7 @@ PARAMETERS, SMALL = 11_176_512, 25_000
 SITES = 4
 VARIANTS = ("floor", "clear", "sealed", "curve")
 SPAWN = multiprocessing.get_context("forkserver")
-Times = tuple[float, float, float]  # monotonic seconds at begin and end, and processor seconds between
+Times = tuple[float, float, float, int]  # monotonic seconds at begin and end, processor seconds between, bytes sent
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def in_the_clear(_: KeyExchange, __: bytes, *, session: bytes, **___: Any) -> tu
     return ClearSealer(session), ClearOpener(session)
 
 
-def make_transport(place: Place) -> ZmqTransport:
+def make_transport(place: Place, masked: bool = False) -> ZmqTransport:
     """The daemon's transport with its egress log."""
     schema = Schema((TensorSpec("body", (place.parameters,)),))
     place.folder.mkdir(parents=True)
@@ -122,18 +123,14 @@ def make_transport(place: Place) -> ZmqTransport:
         listen=place.address(place.number, 0),
         bulk_listen=place.address(place.number, 1),
         proxy=None,
+        masked=masked,
     )
 
 
 async def run_variant(place: Place, pipe: Connection) -> None:
     """Exchange whenever the parent asks."""
     transport = make_transport(place)
-    await transport.open()
-    waiting = {name_of(number) for number in place.neighbours}
-    while waiting:
-        event = await transport.next_event()
-        if isinstance(event, Connected):
-            waiting.discard(event.name)
+    await connect(place, transport)
     own = make_body(place)
     pipe.send(None)
     while (round_index := await asyncio.to_thread(pipe.recv)) is not None:
@@ -145,10 +142,20 @@ async def run_variant(place: Place, pipe: Connection) -> None:
     await transport.close()
 
 
+async def connect(place: Place, transport: ZmqTransport) -> None:
+    """Open ``transport`` and wait for both neighbours."""
+    await transport.open()
+    waiting = {name_of(number) for number in place.neighbours}
+    while waiting:
+        event = await transport.next_event()
+        if isinstance(event, Connected):
+            waiting.discard(event.name)
+
+
 async def exchange(place: Place, transport: ZmqTransport, own: Any, outgoing: OutgoingBody) -> Times:
     """One round. It ends when the average is there, and returns when both neighbours have acknowledged the body."""
     neighbours = {name_of(number) for number in place.neighbours}
-    begin, processor = time.monotonic(), time.process_time()
+    begin, processor, before = time.monotonic(), time.process_time(), sent_bytes(transport)
     for name in neighbours:
         transport.send(name, outgoing)
     bodies: dict[str, Any] = {}
@@ -166,7 +173,12 @@ async def exchange(place: Place, transport: ZmqTransport, own: Any, outgoing: Ou
                 end = time.monotonic()
                 for body in bodies.values():
                     transport.free(body)
-    return begin, end, time.process_time() - processor
+    return begin, end, time.process_time() - processor, sent_bytes(transport) - before
+
+
+def sent_bytes(transport: ZmqTransport) -> int:
+    """To all neighbours so far."""
+    return sum(link.sent_bytes for link in transport.links().values())
 
 
 def run_floor(place: Place, pipe: Connection) -> None:
@@ -197,7 +209,7 @@ def run_floor(place: Place, pipe: Connection) -> None:
             each.join()
         parts = [(name_of(number), 1 / 3, body) for number, body in received.items()]
         mix(own, name_of(place.number), 1 / 3, parts)
-        pipe.send((begin, time.monotonic(), time.process_time() - processor))
+        pipe.send((begin, time.monotonic(), time.process_time() - processor, 2 * own.nbytes))
 
 
 def receive(source: socket.socket, body: Any) -> None:
@@ -225,7 +237,9 @@ def start(place: Place, pipe: Connection) -> None:
 class Ring:
     """The four processes of one variant."""
 
-    def __init__(self, variant: str, parameters: int, folder: Path) -> None:
+    def __init__(
+        self, variant: str, parameters: int, folder: Path, run: Callable[[Place, Connection], None] = start
+    ) -> None:
         keys = tuple(TransportKeys(*zmq.curve_keypair()) for _ in range(SITES))
         ports = free_ports(2 * SITES)
         self._pipes, self._processes = [], []
@@ -233,17 +247,17 @@ class Ring:
             place = Place(variant, number, parameters, folder / variant / name_of(number), keys, ports)
             near, far = SPAWN.Pipe()
             self._pipes.append(near)
-            self._processes.append(SPAWN.Process(target=start, args=(place, far), daemon=True))
+            self._processes.append(SPAWN.Process(target=run, args=(place, far), daemon=True))
             self._processes[-1].start()
         self._answers()
         if variant == "floor":  # all listen before any connects
             self._ask(0)
 
-    def round(self, number: int) -> tuple[float, float]:
-        """Wall-clock seconds of a round, and processor seconds of all four."""
+    def round(self, number: int) -> tuple[float, float, int]:
+        """Wall-clock seconds of a round, processor seconds of all four, and bytes that they sent."""
         self._ask(number)
-        times = self._ask(number)
-        return max(end for _, end, _ in times) - min(begin for begin, _, _ in times), sum(used for *_, used in times)
+        begins, ends, used, sent = zip(*self._ask(number), strict=True)
+        return max(ends) - min(begins), sum(used), sum(sent)
 
     def close(self) -> None:
         """End the processes."""

@@ -62,6 +62,7 @@ def _simulate(
             bodies_in=bodies_in,
             ranks=ranks,
             on_round=on_round,
+            on_remark=lambda remark: console.print(remark, soft_wrap=True, markup=False, highlight=False),
         )
     if ranks.rank > 0:
         return
@@ -74,6 +75,8 @@ def _simulate(
         write_pictures(directory, settings, data, schedule)
         write_page(directory, summary)
     console.print(summary_table(summary))
+    if summary["privacy"] is not None:
+        console.print(privacy_line(summary["privacy"]), soft_wrap=True, highlight=False)
     if schedule is not None and not schedule.doubly_stochastic:
         console.print(mean_reached(schedule), highlight=False)
     console.print(f"written to {directory}", soft_wrap=True, markup=False)
@@ -149,3 +152,14 @@ def summary_table(summary: dict[str, Any]) -> Table:
         figures = (values["mean"], worst(known, default=None), pooled["mean"])
         table.add_row(name.replace("_", " "), *("–" if value is None else f"{value:.3f}" for value in figures))
     return table
+
+
+def privacy_line(privacy: dict[str, Any]) -> str:
+    """What training has spent of the privacy budget, in one sentence."""
+    spent = [site["epsilon"] for site in privacy["sites"].values()]
+    stopped = sum(site["stopped"] is not None for site in privacy["sites"].values())
+    silent = f"; {stopped} of {len(spent)} spent their budget and stopped sending" if stopped else ""
+    return (
+        f"differential privacy of a {privacy['unit']}: epsilon {min(spent):.2f} to {max(spent):.2f} at delta "
+        f"{privacy['delta']:g}{silent}"
+    )

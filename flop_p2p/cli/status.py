@@ -96,10 +96,28 @@ def _figures(snapshot: Snapshot) -> list[tuple[str, str]]:
         ("accuracy", _number(snapshot["accuracy"])),
         ("balanced accuracy", _number(snapshot["balanced_accuracy"])),
         ("validation accuracy", _number(snapshot["validation_accuracy"])),
+        *_privacy(snapshot["privacy"]),
         ("sent, received", f"{_bytes(snapshot['bytes']['sent'])}, {_bytes(snapshot['bytes']['received'])}"),
         ("seconds", ", ".join(f"{purpose} {spent:.1f}" for purpose, spent in snapshot["seconds"].items())),
         ("absences", f"{snapshot['absences']} of neighbours; this site caught up {snapshot['catch_ups']} times"),
+        ("masking", _masking(snapshot)),
     ]
+
+
+def _privacy(privacy: Snapshot | None) -> list[tuple[str, str]]:
+    """What is spent of the privacy budget, where training is differentially private."""
+    if privacy is None:
+        return []
+    budget = "" if privacy["budget"] is None else f" of {privacy['budget']:g}"
+    stopped = "" if privacy["stopped"] is None else f"; only receives since round {privacy['stopped']}"
+    return [
+        ("epsilon", f"{privacy['epsilon']:.3f}{budget} at delta {privacy['delta']:g}, a {privacy['unit']}{stopped}")
+    ]
+
+
+def _masking(snapshot: Snapshot) -> str:
+    skipped = f", {snapshot['masked_skips']} rounds skipped" if snapshot["masked_skips"] else ""
+    return f"{snapshot['masking']}{skipped}"
 
 
 def _neighbours(neighbours: Mapping[str, Snapshot]) -> Table:

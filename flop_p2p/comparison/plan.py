@@ -83,7 +83,7 @@ class Plan:
         return Run(arm, self.resolved(arm, self.seeds[0], lr), self.out / "lr-grid" / f"{arm.name}-lr{lr!r}")
 
     def resolved(self, arm: Arm, seed: int, lr: float) -> ExperimentSettings:
-        """The settings of one run; what does not concern it (comparison, gossip) is back at its default."""
+        """The settings of one run; what does not concern it (comparison, gossip, masking) is back at its default."""
         topology = self.site_topology if arm.topology is None else arm.topology
         return self.settings.model_copy(
             update={
@@ -92,6 +92,7 @@ class Plan:
                 "topology": self.settings.topology.model_copy(update={"name": topology}),
                 "training": self.settings.training.model_copy(update={"lr": lr}),
                 "gossip": GossipSettings() if arm.topology is None else self.settings.gossip,
+                "privacy": self.settings.privacy.unmasked() if arm.topology is None else self.settings.privacy,
                 "comparison": ComparisonSettings(),
             }
         )

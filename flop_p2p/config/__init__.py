@@ -6,12 +6,12 @@ from flop_p2p.config.data import DataSettings
 from flop_p2p.config.experiment import PRESETS, ComparisonSettings, ExperimentSettings, load_experiment
 from flop_p2p.config.federation import (
     FederationSettings,
-    GossipSettings,
     Member,
     SampleSettings,
     Signature,
     load_federation,
 )
+from flop_p2p.config.gossip import GossipSettings
 from flop_p2p.config.model import ModelSettings
 from flop_p2p.config.privacy import PrivacySettings
 from flop_p2p.config.site import SiteDataSettings, SitePrivacySettings, SiteSettings, load_site

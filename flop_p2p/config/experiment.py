@@ -10,9 +10,9 @@ from pydantic import Field, field_validator, model_validator
 from flop_p2p.config.audit import AuditSettings
 from flop_p2p.config.base import Settings, merge, nested, read_toml, validate
 from flop_p2p.config.data import DataSettings
-from flop_p2p.config.federation import GossipSettings
+from flop_p2p.config.gossip import GossipSettings
 from flop_p2p.config.model import ModelSettings
-from flop_p2p.config.privacy import PrivacySettings, check_differential
+from flop_p2p.config.privacy import PrivacySettings, check_differential, check_masked_numbers
 from flop_p2p.config.topology import TopologySettings
 from flop_p2p.config.training import TrainingSettings, check_one_correction
 from flop_p2p.errors import ConfigError
@@ -80,7 +80,8 @@ class ExperimentSettings(Settings):
     def _settings_go_together(self) -> "ExperimentSettings":
         training = self.training
         check_one_correction(training)
-        check_differential(self.privacy, training)
+        check_differential(self.privacy, self.model, training)
+        check_masked_numbers(self.privacy, self.gossip)
         if training.early_stopping and (self.data.split[1] == 0 or self.evaluate_every == 0):
             raise ValueError(
                 "training.early_stopping goes by validation accuracy over rounds; "

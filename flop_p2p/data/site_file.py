@@ -14,19 +14,25 @@ from flop_p2p.errors import DataError
 from flop_p2p.writing import writing
 
 PARTS = ("train", "validation", "test")
+PATIENTS = "patients"
 FORMAT = "flop-p2p site data 1"
 
 
 def export_site(data: FederatedData, site: SiteSplit, path: Path) -> None:
     """Write the samples of one site, ``<part>.inputs`` and ``<part>.labels`` of its three splits.
 
+    Where the data know patients, ``<part>.patients`` has a number for each: their names stay out of the file.
+
     Raises:
         RunError: the file cannot be written.
     """
     dataset = data.dataset
     tensors = {}
+    patients = None if dataset.patients is None else np.unique(dataset.patients.astype(str), return_inverse=True)[1]
     for part in PARTS:
         indices = getattr(site, part)
+        if patients is not None:
+            tensors[f"{part}.{PATIENTS}"] = patients.reshape(-1)[indices]
         tensors[f"{part}.inputs"] = np.ascontiguousarray(dataset.inputs[indices])
         tensors[f"{part}.labels"] = np.ascontiguousarray(dataset.labels[indices])
     metadata = {
@@ -52,21 +58,25 @@ def read_site_file(path: Path) -> tuple[Dataset, SiteSplit]:
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: cannot read this file, it is absent, damaged or no safetensors ({error})") from error
     task, class_names = _described(path, metadata)
-    if arrays.keys() != {f"{part}.{what}" for part in PARTS for what in ("inputs", "labels")}:
+    wanted = ("inputs", "labels", *([PATIENTS] if f"train.{PATIENTS}" in arrays else []))
+    if arrays.keys() != {f"{part}.{what}" for part in PARTS for what in wanted}:
         raise DataError(
-            f"{path}: holds {', '.join(sorted(arrays)) or 'nothing'}, not inputs and labels of three splits"
+            f"{path}: holds {', '.join(sorted(arrays)) or 'nothing'}, not {' and '.join(wanted)} of three splits"
         )
     for part in PARTS:
         inputs, labels = arrays[f"{part}.inputs"], arrays[f"{part}.labels"]
         where = f"{path}: {part}"
         _check_inputs(where, inputs, arrays["train.inputs"].shape[1:])
         _check_labels(where, labels, len(inputs), task, len(class_names))
+        if PATIENTS in wanted:
+            _check_patients(where, arrays[f"{part}.{PATIENTS}"], len(inputs))
     dataset = Dataset(
         name=metadata.get("name", path.stem),
         inputs=np.concatenate([arrays[f"{part}.inputs"] for part in PARTS]),
         labels=np.concatenate([arrays[f"{part}.labels"] for part in PARTS]),
         class_names=class_names,
         task=task,
+        patients=np.concatenate([arrays[f"{part}.{PATIENTS}"] for part in PARTS]) if PATIENTS in wanted else None,
     )
     ends = np.cumsum([len(arrays[f"{part}.labels"]) for part in PARTS])
     train, validation, test = np.split(np.arange(ends[-1]), ends[:-1])
@@ -119,3 +129,11 @@ def _check_labels(where: str, labels: Array, samples: int, task: Task, classes: 
         row = int(np.argwhere(wrong)[0, 0])
         highest = 1 if multilabel else classes - 1
         raise DataError(f"{where}.labels row {row}: label {labels[wrong][0]} is not one of 0 to {highest}")
+
+
+def _check_patients(where: str, patients: Array, samples: int) -> None:
+    """Numbers of patients, int64 ``[samples]``."""
+    if patients.shape != (samples,) or patients.dtype != np.int64:
+        raise DataError(
+            f"{where}.patients is {list(patients.shape)} of {patients.dtype}; it must be {[samples]} of int64"
+        )

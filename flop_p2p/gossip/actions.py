@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 Timer = Literal["start", "deadline"]
-DiscardReason = Literal["late", "duplicate", "superseded", "unexpected"]
+DiscardReason = Literal["late", "duplicate", "superseded", "unexpected", "declined"]
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train this round locally, then report `RoundProtocol.trained`."""
+    """Train this round locally, then report `RoundProtocol.trained`, or `passed_over` where that may not be."""
 
     round: int
 
@@ -61,11 +61,25 @@ class Mix:
 
 
 @dataclass(frozen=True)
+class Ask:
+    """Masked gossip: tell ``receivers`` who takes part in the sum of ``round``, so that they send their masked bodies.
+
+    It comes again, to those whose masked bodies are missing, when they can be reached once more; the list is the same.
+    Report `RoundProtocol.masked_body_arrived` for each masked body of this list.
+    """
+
+    round: int
+    participants: tuple[str, ...]
+    receivers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Discard:
-    """Free a received body that is not going to be mixed.
+    """Free a received body that is not going to be mixed; in masked gossip forget a declaration.
 
     reason: ``late``: older than the staleness bound or than a body that was mixed; ``superseded``: a newer one
-        of the neighbour is held; ``unexpected``: not a neighbour's, or of a round that does not exist;
+        of the neighbour is held; ``unexpected``: not a neighbour's, or of a round that does not exist; ``declined``:
+        its sender took the declaration back;
         ``duplicate``: the body *that has just come*; the one of the same name and round that came before is
         still held, or being mixed, or mixed.
     """
@@ -97,4 +111,4 @@ class Finish:
     complete: bool
 
 
-Action = Train | Publish | Resend | Mix | Discard | SetTimer | CancelTimer | Finish
+Action = Train | Publish | Resend | Ask | Mix | Discard | SetTimer | CancelTimer | Finish

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flop_p2p.config.federation import GossipSettings
+from flop_p2p.config.gossip import GossipSettings
 from flop_p2p.seeding import derive
 from flop_p2p.wire.encodings import (
     SPAN,

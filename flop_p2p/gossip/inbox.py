@@ -42,6 +42,11 @@ class Inbox:
         """All bodies of a neighbour have to go."""
         return self._drop(name, set(self._held.get(name, ())), reason)
 
+    def take_out(self, name: str, body_round: int, reason: DiscardReason) -> list[Discard]:
+        """What is held of a neighbour's round has to go, unless it is being mixed."""
+        free = body_round in self._held.get(name, ()) and self._in_use.get(name) != body_round
+        return self._drop(name, {body_round}, reason) if free else []
+
     def now(self, name: str, current: int) -> int | None:
         """The round of the body held of the current round, or of a late one; None if there is none."""
         return max((held for held in self._held.get(name, ()) if held <= current), default=None)
@@ -62,6 +67,10 @@ class Inbox:
         """These bodies are being mixed from now on."""
         self._in_use = {part.name: part.round for part in parts}
         self._mixed |= self._in_use
+
+    def keep(self) -> None:
+        """What was being mixed is not, after all; it stays until it is late."""
+        self._in_use = {}
 
     def release(self) -> None:
         """What was being mixed is mixed."""

@@ -1,5 +1,6 @@
 """Which bodies a round mixes, with which weights."""
 
+from collections import Counter
 from collections.abc import Mapping
 
 from flop_p2p.gossip.actions import Mix, Part
@@ -30,6 +31,29 @@ def weighted_sum(plan: Plan, name: str, round_index: int, held: Mapping[str, int
         if body_round is not None
     )
     return Mix(round_index, own, parts, absent)
+
+
+def nothing(name: str, mix: Mix) -> Mix:
+    """The same round without anybody else's body."""
+    absent = tuple(sorted({*mix.absent, *(part.name for part in mix.parts)} - {name}))
+    return Mix(mix.round, 1.0, (), absent)
+
+
+def masked_mean(plan: Plan, round_index: int, declared: Mapping[str, int]) -> Mix:
+    """The weighted mean of masked bodies of one later round instead of the own: of the round with the most of them.
+
+    A sum comes with the weights that this site gives in that round, so the mean has them too, in proportion.
+
+    Args:
+        declared: the rounds that neighbours declared masked bodies for, by name.
+    """
+    rounds = Counter(declared.values())
+    chosen = max(rounds, key=lambda each: (rounds[each], each))
+    weights = plan.weights(chosen)
+    names = sorted(name for name, declared_round in declared.items() if declared_round == chosen and name in weights)
+    total = sum(weights[name] for name in names)
+    parts = tuple(Part(name, chosen, weights[name] / total) for name in names)
+    return Mix(round_index, 0.0, parts, catches_up=True)
 
 
 def mean(round_index: int, bodies: Mapping[str, int]) -> Mix:

@@ -11,9 +11,10 @@ class Neighbour:
     greeted: it could be reached at some time since the start.
     round: the round that it is in, as far as is known; -1 if nothing is.
     passed: bodies of earlier rounds than this one do not come any more.
-    last_round: its goodbye said that no body of a later round comes; None until it says goodbye.
+    last_round: it said that no body of a later round comes: in its goodbye, or as it only receives from then on.
     finished: it has completed all rounds.
     given_up: it could not be reached for a whole deadline, and has not greeted since.
+    declined: it sends no masked body of this round.
     promised: it greeted from so far ahead that it sends its latest body, whoever's turn it is.
     """
 
@@ -25,11 +26,17 @@ class Neighbour:
     finished: bool = False
     given_up: bool = False
     promised: bool = False
+    declined: int = -1
 
     @property
     def gone(self) -> bool:
         """It has left for good: it finished, and can no longer be reached."""
         return self.finished and not self.connected
+
+    @property
+    def silent(self) -> bool:
+        """It is there, and sends no bodies any more."""
+        return self.connected and self.last_round is not None
 
     def greets(self, round_index: int, finished: bool) -> None:
         """It is there, in this round; what it said before holds no more."""
@@ -50,6 +57,11 @@ class Neighbour:
         self.passed = max(self.passed, body_round)
         self.promised = False
 
+    def falls_silent(self, round_index: int) -> None:
+        """It sends no body of this round or a later one, and goes on receiving."""
+        self.last_round = round_index - 1
+        self.tells(round_index)
+
     def leaves(self, last_round: int, finished: bool) -> None:
         """It said goodbye."""
         self.lose()
@@ -66,7 +78,8 @@ class Neighbour:
 
     def may_send(self, round_index: int) -> bool:
         """Whether its body of this round may still come and is worth waiting for."""
-        said_no = self.passed > round_index or (self.last_round is not None and self.last_round < round_index)
+        left = self.last_round is not None and self.last_round < round_index
+        said_no = left or self.passed > round_index or self.declined == round_index
         return not said_no and (self.connected or not self.given_up)
 
 

@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from flop_p2p.config.federation import GossipSettings
+from flop_p2p.config.gossip import GossipSettings
 from flop_p2p.gossip.actions import Action, Finish, Mix, Publish, Resend, Train
-from flop_p2p.gossip.mixing import mean, weighted_sum
+from flop_p2p.gossip.gathering import Gathering
+from flop_p2p.gossip.mixing import masked_mean, mean, nothing, weighted_sum
 from flop_p2p.gossip.outbox import Outbox
 from flop_p2p.gossip.plan import Plan
 from flop_p2p.gossip.view import View
 
-Phase = Literal["starting", "training", "collecting", "mixing", "catching-up", "done"]
+Phase = Literal["starting", "training", "collecting", "gathering", "mixing", "catching-up", "done"]
 
 
 class Phases:
@@ -23,6 +24,7 @@ class Phases:
         round_index: the round to begin with, counted from 0.
         has_published: the body of that round is final and stored.
         first_round: of the revision that the site joined with.
+        masked: neighbours declare masked bodies, and send them when they are asked for all of them together.
     """
 
     def __init__(
@@ -35,12 +37,14 @@ class Phases:
         round_index: int = 0,
         has_published: bool = False,
         first_round: int = 0,
+        masked: bool = False,
     ) -> None:
         self.phase: Phase = "starting"
         self.absences: dict[str, list[int]] = {}
         self.catch_ups = 0
         self.stale_uses = 0
         self.start_waits = 0
+        self.masked_skips: list[int] = []
         self._name = name
         self._gossip = gossip
         self._rounds = rounds
@@ -48,8 +52,17 @@ class Phases:
         self._joins = round_index < first_round
         self._restarted = has_published or (round_index > 0 and not self._joins)
         self._view = View(
-            name, plan, gossip, -1 if self._joins else round_index, published=round_index if has_published else -1
+            name,
+            plan,
+            gossip,
+            -1 if self._joins else round_index,
+            published=round_index if has_published else -1,
+            masked=masked,
         )
+        self._masked = masked
+        # before a restart masked bodies of this round may have been asked for, and answered: not again
+        self._closed = round_index if masked and has_published else -1
+        self._gathering = Gathering(self._closed)
         self._outbox = Outbox()
         self._running = False
         self._stopping = False
@@ -68,6 +81,8 @@ class Phases:
                 return tuple(name for name in self._view.names if not self._view.neighbours[name].gone)
             case "collecting":
                 return self._view.awaited()
+            case "gathering":
+                return self._gathering.missing
             case "catching-up":
                 return self._view.coming(self._view.behind)
             case _:
@@ -83,6 +98,8 @@ class Phases:
                     self._begin()
                 case "collecting":
                     self._collect()
+                case "gathering" if not self.waiting_for:
+                    self._end_gathering()
                 case "catching-up" if not self.waiting_for:
                     self._end_catching_up()
         return self._outbox.take()
@@ -105,17 +122,21 @@ class Phases:
         if enough:
             self._begin()
         else:
-            self.start_waits += 1
-            self._outbox.set_timer("start", self._gossip.start_timeout)
+            self._wait_to_start()
+
+    def _wait_to_start(self) -> None:
+        self.phase = "starting"
+        self.start_waits += 1
+        self._outbox.set_timer("start", self._gossip.start_timeout)
 
     def _begin(self) -> None:
         self._outbox.cancel_timer("start")
         for name in self._view.names:
             self._view.neighbours[name].given_up = not self._view.neighbours[name].greeted
-        if self._joins:
-            self._catch_up(self._view.within_reach(self._first_round - 1))
-        else:
+        if not self._joins:
             self._catch_up_or_go_on()
+        elif not self._catch_up(self._view.within_reach(self._first_round - 1)):
+            self._wait_to_start()
 
     # Catching up
 
@@ -129,16 +150,34 @@ class Phases:
 
     def _end_catching_up(self) -> None:
         self._outbox.cancel_timer("deadline")
-        if bodies := self._view.within_reach(self._view.behind):
-            self._catch_up(bodies)
+        bodies = self._view.within_reach(self._view.behind)
+        if not bodies or not self._catch_up(bodies):
+            self._cannot_catch_up()
+
+    def _catch_up(self, bodies: Mapping[str, int]) -> bool:
+        """Take over these bodies; False if they are masked and no sum of them can be asked for, or one was in vain."""
+        if not self._masked:
+            self._caught_up(mean(self._view.round_index, bodies))
+            return True
+        mix = masked_mean(self.plan, self._view.round_index, bodies)
+        tried = self._vain == self._view.round_index and not self._joins
+        if possible := self._gathering.is_possible(mix) and not tried:
+            self._gather(mix)
+        return possible
+
+    def _cannot_catch_up(self) -> None:
+        self._vain = self._view.round_index
+        if self._joins:
+            self._wait_to_start()
+        elif self._view.settled >= self._view.round_index:
+            self._collected()
         else:
-            self._vain = self._view.round_index
             self._go_on()
 
-    def _catch_up(self, bodies: Mapping[str, int]) -> None:
+    def _caught_up(self, mix: Mix) -> None:
         self.catch_ups += not self._joins
         self._joins = False
-        self._begin_mixing(mean(self._view.round_index, bodies))
+        self._begin_mixing(mix)
 
     # Training, publishing, collecting
 
@@ -146,9 +185,11 @@ class Phases:
         """Train, or publish what is trained, and collect."""
         if self._trained:
             self._publish()
-        if self.plan.trains and self._view.published < self._view.round_index:
+        if self.plan.trains and self._view.settled < self._view.round_index:
             self.phase = "training"
             self._outbox.add(Train(self._view.round_index))
+        elif self._closed == self._view.round_index:
+            self._collected()
         else:
             self.phase = "collecting"
             if self.plan.trains:
@@ -170,7 +211,7 @@ class Phases:
 
     def _wait_for_first_body(self) -> None:
         """A server's deadline begins with the first body of the round. It goes where most of its sites have gone."""
-        if self._view.any_here() or self._view.all_gone():
+        if self._view.any_here() or self._view.nobody_sends():
             self._set_deadline()
         elif bodies := self._view.within_reach(self._view.round_index):
             self.catch_ups += 1
@@ -188,15 +229,58 @@ class Phases:
     def _end_collecting(self) -> None:
         self._outbox.cancel_timer("deadline")
         bodies = self._view.within_reach(self._view.behind) if self.plan.trains else {}
-        if bodies:
-            self._catch_up(bodies)
-        elif self._gossip.isolated == "train" or self._view.any_here() or not self._view.nobody():
-            self._view.give_up_lost()
-            mix = weighted_sum(self.plan, self._name, self._view.round_index, self._view.held())
-            for name in mix.absent:
-                self.absences.setdefault(name, []).append(mix.round)
-            self.stale_uses += sum(part.round < mix.round for part in mix.parts)
-            self._begin_mixing(mix)
+        if bodies and self._catch_up(bodies):
+            return
+        if self._gossip.isolated == "train" or self._view.any_here() or not self._view.nobody():
+            self._collected()
+
+    def _collected(self) -> None:
+        """What is here of the round is all that is waited for."""
+        self._view.give_up_lost()
+        mix = weighted_sum(self.plan, self._name, self._view.round_index, self._view.held())
+        if not self._masked:
+            self._end_round(mix)
+        elif self._gathering.is_possible(mix):
+            self._gather(mix)
+        else:
+            self._skip_round(mix)
+
+    def _end_round(self, mix: Mix) -> None:
+        for name in mix.absent:
+            self.absences.setdefault(name, []).append(mix.round)
+        self.stale_uses += sum(part.round < mix.round for part in mix.parts)
+        self._begin_mixing(mix)
+
+    # Masked gossip: what is held are declarations; the masked bodies of all who declared are asked for together
+
+    def _gather(self, mix: Mix) -> None:
+        self.phase = "gathering"
+        self._view.inbox.use(mix.parts)
+        self._gathering.begin(mix)
+        self._outbox.add(self._gathering.ask(self._view.reachable(part.name for part in mix.parts)))
+        self._set_deadline()
+
+    def _end_gathering(self) -> None:
+        """All masked bodies are here: their sum is what they were masked for."""
+        self._outbox.cancel_timer("deadline")
+        if (mix := self._gathering.end()) is not None:
+            (self._caught_up if mix.catches_up else self._end_round)(mix)
+
+    def _skip(self) -> None:
+        """The masks do not cancel without all: go on without the sum. Nobody is asked to take a mask off."""
+        self._outbox.cancel_timer("deadline")
+        self._view.inbox.keep()
+        mix = self._gathering.end()
+        if mix is not None and mix.catches_up:
+            for part in mix.parts:
+                self._outbox.discard(self._view.inbox.take_out(part.name, part.round, "superseded"))
+            self._cannot_catch_up()
+        elif mix is not None:
+            self._skip_round(mix)
+
+    def _skip_round(self, mix: Mix) -> None:
+        self.masked_skips.append(mix.round)
+        self._end_round(nothing(self._name, mix))
 
     def _set_deadline(self) -> None:
         self._outbox.set_timer("deadline", self._gossip.deadline * self.plan.patience)

@@ -27,6 +27,9 @@ class Plan(Protocol):
     def weights(self, round_index: int) -> Mapping[str, float]:
         """The weight of each body that the site mixes, its own included: they sum to one."""
 
+    def weights_of(self, receiver: str, round_index: int) -> Mapping[str, float]:
+        """The same of a site that mixes this site's body of the round."""
+
     def receivers(self, round_index: int) -> tuple[str, ...]:
         """The sites that mix this site's body of the round."""
 
@@ -50,12 +53,16 @@ class GossipPlan:
         self._name = name
         self._position = schedule.sites.index(name)
         # kept for a site, not for the class: the arguments would keep every plan alive
-        self._weights = functools.lru_cache(maxsize=schedule.period or SCHEDULED_ROUNDS)(self._row)
+        self._weights = functools.lru_cache(maxsize=schedule.period or SCHEDULED_ROUNDS)(self._own_row)
         self._receivers = functools.lru_cache(maxsize=schedule.period or SCHEDULED_ROUNDS)(self._column)
 
     def weights(self, round_index: int) -> Mapping[str, float]:
         """The site's row of the mixing matrix, zeros left out."""
         return self._weights(self._phase(round_index))
+
+    def weights_of(self, receiver: str, round_index: int) -> Mapping[str, float]:
+        """Another site's row of the mixing matrix."""
+        return self._row(self._phase(round_index), self._schedule.sites.index(receiver))
 
     def receivers(self, round_index: int) -> tuple[str, ...]:
         """The other sites in whose rows this site is."""
@@ -77,9 +84,12 @@ class GossipPlan:
     def _phase(self, round_index: int) -> int:
         return round_index if self._schedule.period is None else round_index % self._schedule.period
 
-    def _row(self, round_index: int) -> dict[str, float]:
+    def _own_row(self, round_index: int) -> dict[str, float]:
+        return self._row(round_index, self._position)
+
+    def _row(self, round_index: int, position: int) -> dict[str, float]:
         matrix = self._schedule.mixing(round_index)
-        entries = slice(matrix.indptr[self._position], matrix.indptr[self._position + 1])
+        entries = slice(matrix.indptr[position], matrix.indptr[position + 1])
         row = zip(matrix.indices[entries], matrix.data[entries], strict=True)
         return {self._schedule.sites[position]: float(weight) for position, weight in row if weight}
 
@@ -103,13 +113,20 @@ class StarPlan:
         self.trains = name != server
         self.patience = 2 if self.trains else 1
         total = sum(sites.values())
-        shares = {site: weight / total for site, weight in sites.items()}
-        self._weights = {server: 1.0, name: 0.0} if self.trains else {server: 0.0, **shares}
+        self._server = server
+        self._shares = {site: weight / total for site, weight in sites.items()}
+        self._weights = self.weights_of(name, 0)
         self._others = (server,) if self.trains else tuple(sorted(sites))
 
     def weights(self, round_index: int) -> Mapping[str, float]:  # noqa: ARG002
         """A site: 1 for the server; the server: each site's share. The own body counts nothing."""
         return self._weights
+
+    def weights_of(self, receiver: str, round_index: int) -> Mapping[str, float]:  # noqa: ARG002
+        """The same of the server or of a site."""
+        if receiver == self._server:
+            return {self._server: 0.0, **self._shares}
+        return {self._server: 1.0, receiver: 0.0}
 
     def receivers(self, round_index: int) -> tuple[str, ...]:  # noqa: ARG002
         """The server, or all sites."""
@@ -136,6 +153,10 @@ class RevisedPlan:
     def weights(self, round_index: int) -> Mapping[str, float]:
         """Those of the plan that holds in the round."""
         return self._plan(round_index).weights(round_index)
+
+    def weights_of(self, receiver: str, round_index: int) -> Mapping[str, float]:
+        """Those of the plan that holds in the round."""
+        return self._plan(round_index).weights_of(receiver, round_index)
 
     def receivers(self, round_index: int) -> tuple[str, ...]:
         """Those of the plan that holds in the round."""

@@ -5,6 +5,7 @@ also waits until the receivers of its body have come to the round, so that it is
 trains nothing and publishes what it mixed: its receivers wait for it. The phases:
 
     starting -> training -> collecting -> mixing -> training of the next round, or done
+        masked gossip: collecting -> gathering -> mixing
         starting or training -> catching-up -> mixing, or on as without it
 """
 
@@ -30,6 +31,7 @@ class RoundProtocol(Phases):
         has_published: the body of that round is final and stored: it is published again, and not trained again.
         first_round: of the revision that the site joined with. Before it the site only waits for its neighbours to
             come to this round, and then begins with the mean of their bodies.
+        masked: neighbours declare masked bodies (`body_arrived`), and send them when they are asked for together.
 
     Attributes:
         plan: may be replaced (a new revision).
@@ -37,6 +39,8 @@ class RoundProtocol(Phases):
         absences: rounds in which a neighbour's body was missing, by name.
         catch_ups: how often rounds were skipped because the neighbours were further.
         stale_uses: bodies of an earlier round that were mixed in place of missing ones.
+        masked_skips: rounds without a sum of masked bodies: fewer than two neighbours declared one, or one did not
+            send it.
         start_waits: how often the time for starting has passed without enough neighbours.
     """
 
@@ -72,6 +76,8 @@ class RoundProtocol(Phases):
         neighbour.promised = round_index - 1 > self.round_index
         if (self._running or self.phase == "done") and self._view.lacks(name, round_index, have):
             self._outbox.add(Resend(name))
+        if self.phase == "gathering" and name in self.waiting_for:
+            self._outbox.add(self._gathering.ask((name,)))
         return self._next()
 
     def lost(self, name: str) -> list[Action]:
@@ -82,6 +88,13 @@ class RoundProtocol(Phases):
     def left(self, name: str, last_round: int, finished: bool) -> list[Action]:
         """A neighbour said goodbye: no body of a later round than ``last_round`` comes before it greets again."""
         self._view.neighbours[name].leaves(last_round, finished)
+        if self.phase == "gathering" and name in self.waiting_for:
+            self._skip()
+        return self._next()
+
+    def silent(self, name: str, round_index: int) -> list[Action]:
+        """A neighbour sends no body of this round or a later one, and goes on receiving."""
+        self._view.neighbours[name].falls_silent(min(round_index, self._rounds))
         return self._next()
 
     def progress(self, name: str, round_index: int) -> list[Action]:
@@ -99,6 +112,22 @@ class RoundProtocol(Phases):
         else:
             self._view.neighbours[name].sends(round_index)
             self._outbox.discard(self._view.inbox.add(name, round_index, self.round_index))
+        return self._next()
+
+    def masked_body_arrived(self, name: str, round_index: int) -> list[Action]:
+        """A masked body came that was masked for the list asked for. It is held until the `Mix`, or until another is
+        asked for.
+        """
+        self._gathering.arrived(name, round_index)
+        return self._next()
+
+    def declined(self, name: str, round_index: int) -> list[Action]:
+        """A neighbour sends no masked body of this round, whatever it declared before."""
+        self._view.neighbours[name].declined = round_index
+        if self.phase == "gathering" and round_index == self._gathering.asked and name in self.waiting_for:
+            self._skip()
+        else:
+            self._outbox.discard(self._view.inbox.take_out(name, round_index, "declined"))
         return self._next()
 
     # Events of the driver
@@ -134,6 +163,19 @@ class RoundProtocol(Phases):
             self._catch_up_or_go_on()
         return self._next()
 
+    def passed_over(self) -> list[Action]:
+        """The training of this round may not be: the privacy budget is spent. There is no body to publish.
+
+        Raises:
+            NodeError: nothing is being trained.
+        """
+        if self._running and self.phase != "training":
+            raise NodeError(f"a training was passed over that was not begun, in round {self.round_index}")
+        if self._running:
+            self._view.passed_over = self.round_index
+            self._catch_up_or_go_on()
+        return self._next()
+
     def mixed(self) -> list[Action]:
         """The mixing that was asked for is complete.
 
@@ -153,6 +195,8 @@ class RoundProtocol(Phases):
                     self._end_starting()
                 case "collecting":
                     self._deadline_passed()
+                case "gathering":
+                    self._skip()
                 case "catching-up":
                     self._end_catching_up()
         return self._next()
@@ -160,7 +204,8 @@ class RoundProtocol(Phases):
     def stop(self) -> list[Action]:
         """Finish soon: after the mixing where bodies are being exchanged, else at once."""
         self._stopping = True
-        exchanging = self.phase == "mixing" or (self.phase == "collecting" and self._outbox.runs("deadline"))
+        deadline_runs = self.phase in ("collecting", "gathering") and self._outbox.runs("deadline")
+        exchanging = self.phase == "mixing" or deadline_runs
         if self._running and not exchanging:
             self._finish(complete=False)
         return self._next()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from flop_p2p.config.federation import GossipSettings
+from flop_p2p.config.gossip import GossipSettings
 from flop_p2p.gossip.actions import Discard
 from flop_p2p.gossip.inbox import Inbox
 from flop_p2p.gossip.neighbours import Neighbours
@@ -17,14 +17,21 @@ class View:
         plan: with whom it exchanges; may be replaced.
         round_index: the round that it is in; moves on.
         published: round of its latest published body, -1 if none; moves on.
+        masked: what is held are declarations of masked bodies, which are of no use in a later round.
+
+    Attributes:
+        passed_over: the latest round that the node had no body for, as its privacy budget was spent; -1 if none.
     """
 
-    def __init__(self, name: str, plan: Plan, gossip: GossipSettings, round_index: int, published: int) -> None:
+    def __init__(
+        self, name: str, plan: Plan, gossip: GossipSettings, round_index: int, published: int, masked: bool = False
+    ) -> None:
         self.plan = plan
         self.round_index = round_index
         self.published = published
+        self.passed_over = -1
         self.neighbours = Neighbours()
-        self.inbox = Inbox(gossip.staleness)
+        self.inbox = Inbox(0 if masked else gossip.staleness)
         self._name = name
         self._gossip = gossip
 
@@ -32,6 +39,11 @@ class View:
     def names(self) -> tuple[str, ...]:
         """The neighbours of this round, ascending."""
         return self.plan.neighbours(self.round_index)
+
+    @property
+    def settled(self) -> int:
+        """The latest round whose body is published, or never will be; -1 if none."""
+        return max(self.published, self.passed_over)
 
     @property
     def behind(self) -> int:
@@ -73,6 +85,10 @@ class View:
         """Whether all neighbours have left for good."""
         return all(self.neighbours[name].gone for name in self.names)
 
+    def nobody_sends(self) -> bool:
+        """Whether all neighbours have left for good, or only receive."""
+        return all(self.neighbours[name].gone or self.neighbours[name].silent for name in self.names)
+
     def nobody(self) -> bool:
         """Whether no neighbour can be reached though some may come back."""
         return not self.reachable() and not self.all_gone()
@@ -91,10 +107,12 @@ class View:
     def _went_on_without(self, name: str) -> bool:
         """Whether a neighbour has passed a round in which it should have mixed a body that is not yet published.
 
-        Where a round's edges are directed, or others than those of the next, it may be ahead without having.
+        Where a round's edges are directed, or others than those of the next, it may be ahead without having. A node
+        that only receives is left behind by those whose bodies it should have mixed: they wait for it, too.
         """
-        rounds = range(max(self.published + 1, self.round_index, 0), self.neighbours[name].round)
-        return self.round_index < 0 or any(name in self.plan.receivers(missed) for missed in rounds)
+        rounds = range(max(self.settled + 1, self.round_index, 0), self.neighbours[name].round)
+        partners = self.plan.weights if self.passed_over > self.published else self.plan.receivers
+        return self.round_index < 0 or any(name in partners(missed) for missed in rounds)
 
     def coming(self, beyond: int) -> tuple[str, ...]:
         """Those further whose bodies are not here but on their way, or are sent as soon as they are trained."""
@@ -105,7 +123,7 @@ class View:
         rounds = (neighbour.round, max(neighbour.round - 1, self.round_index + 1))
         sends = any(name in self.plan.weights(body_round) for body_round in rounds)
         held = self.inbox.ahead(name, self.round_index)
-        return (held is None or held < beyond) and (neighbour.promised or sends)
+        return (held is None or held < beyond) and (neighbour.promised or sends) and not neighbour.silent
 
     def within_reach(self, beyond: int) -> dict[str, int]:
         """The rounds of the later bodies that may replace the own if the node has been left behind, by name.

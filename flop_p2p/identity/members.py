@@ -170,6 +170,10 @@ def _check_training(federation: FederationSettings) -> str:
         )
     if federation.method == "flop" and federation.gossip.compression != "none":
         raise FederationError("gossip.compression is for gossip; method flop has a server, and sends whole bodies")
+    if federation.method == "flop" and federation.privacy.masking != "none":
+        raise FederationError(
+            "privacy.masking is for gossip: with method flop each site receives from one sender, the server"
+        )
     return f"{federation.method}, {training.rounds} rounds"
 
 

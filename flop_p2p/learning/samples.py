@@ -19,12 +19,14 @@ class Samples:
         inputs: uint8 images ``[samples, channels, height, width]`` or float32 tables ``[samples, features]``.
         labels: int64 ``[samples]``, or float32 ``[samples, outputs]`` for ``multilabel``.
         outputs: number of classes or labels.
+        patients: whose each sample is, ``[samples]``, where the source tells.
     """
 
     def __init__(self, data: FederatedData, device: torch.device) -> None:
         dataset = data.dataset
         self.task: Task = dataset.task
         self.outputs = len(dataset.class_names)
+        self.patients = dataset.patients
         # Writable, or torch warns: files read in one piece come as read-only arrays.
         inputs = np.require(dataset.inputs, requirements=["C", "W"])
         # An axis of length one can have any stride, and by it torch chooses between memory formats, whose results

@@ -99,9 +99,9 @@ class Learner:
         for steps, frozen, norms in self.stretches(phase, round_index, len(batches)):
             with self.trainee.frozen(frozen, norms):
                 for positions in batches[max(start, len(losses)) : start + steps]:
-                    losses.append(self._step(positions, lr))
+                    losses.append(self._step(positions, lr, round_index, len(losses)))
                     if len(losses) < len(batches) and pause():
-                        return Partway.now(losses)
+                        return self._pause(losses)
             total += sum(losses[start : start + steps], torch.zeros((), device=device))
             start += steps
         self.check(round_index, mean := float(total) / len(batches), self.trainee.finite)
@@ -141,18 +141,26 @@ class Learner:
         return TrainingError(f"site {self.name}, round {round_index + 1}: {reason}")
 
     def _start_round(self, round_index: int, partway: Partway | None) -> None:
-        if partway is not None:
-            partway.restore_random(self._samples.inputs.device)
-        else:
-            if self._settings.optimizer_state == "reset":
-                self.trainee.optimizer.reset()
-            # Dropout and augmentation draw from torch's global generator.
-            seed_generators(derive_int(self._seed, "torch", self.name, round_index), self._samples.inputs.device)
+        if partway is None and self._settings.optimizer_state == "reset":
+            self.trainee.optimizer.reset()
+        self._restore_random(round_index, partway)
         self.trainee.optimizer.clear_gradients()
         self.trainee.model.train()
 
-    def _step(self, positions: np.ndarray, lr: float) -> Tensor:
-        """One gradient step; its loss."""
+    def _restore_random(self, round_index: int, partway: Partway | None) -> None:
+        """Set torch's global generator, from which dropout and augmentation draw."""
+        device = self._samples.inputs.device
+        if partway is not None:
+            partway.restore_random(device)
+        else:
+            seed_generators(derive_int(self._seed, "torch", self.name, round_index), device)
+
+    def _pause(self, losses: Sequence[Tensor]) -> Partway:
+        """Where to go on after steps with these losses."""
+        return Partway.now(losses)
+
+    def _step(self, positions: np.ndarray, lr: float, round_index: int, step: int) -> Tensor:  # noqa: ARG002
+        """One gradient step, the ``step``-th of its round, counted from 0; its loss."""
         inputs, labels = self._samples.batch(self._samples.positions(positions), self._augment)
         loss = self.objective.loss(self._logits(inputs), labels)
         if not loss.requires_grad:

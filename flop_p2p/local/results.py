@@ -1,7 +1,7 @@
 """From what the daemons of a local federation left behind to the files of a run, the same as of a simulation."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ def collect(
         name: sum(each["seconds"][name] for each in summaries.values()) for name in ("training", "mixing", "evaluation")
     }
     return summary | {
+        "privacy": _privacy({site.name: summaries[site.name]["privacy"] for site in trained}),
         "bytes": {
             "total": sum(each["sent"] for each in traffic.values()),
             "busiest_site": max(each["sent"] + each["received"] for each in traffic.values()),
@@ -59,6 +60,16 @@ def collect(
             for name, each in summaries.items()
         },
     }
+
+
+def _privacy(sites: Mapping[str, dict[str, Any] | None]) -> dict[str, Any] | None:
+    """What the daemons spent, as a simulation tells it; None without differential privacy."""
+    own = ("epsilon", "steps", "sampling_rate", "stopped")
+    told = {name: privacy for name, privacy in sites.items() if privacy is not None}
+    if not told:
+        return None
+    common = {key: value for key, value in next(iter(told.values())).items() if key not in own}
+    return {**common, "sites": {name: {key: privacy[key] for key in own} for name, privacy in told.items()}}
 
 
 def _read_summary(site: LocalSite) -> dict[str, Any]:

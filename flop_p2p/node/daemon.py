@@ -1,11 +1,13 @@
 """The daemon of one site: everything that `flop-p2p node site.toml` brings together."""
 
 import asyncio
+import functools
 import gc
 import logging
 import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
@@ -13,18 +15,22 @@ import torch
 
 from flop_p2p.config import FederationSettings, SiteSettings
 from flop_p2p.errors import FlopError, Interrupted, NodeError
+from flop_p2p.gossip.fixed_point import FixedPoint
 from flop_p2p.gossip.protocol import RoundProtocol
 from flop_p2p.identity.keys import load_keys
 from flop_p2p.node.checkpoint import Checkpoints, Progress
+from flop_p2p.node.courier import Courier
 from flop_p2p.node.driver import Driver
 from flop_p2p.node.egress import EgressLog
 from flop_p2p.node.gate import NodeGate
 from flop_p2p.node.journal import Journal
 from flop_p2p.node.lock import StateLock
+from flop_p2p.node.masked_courier import MaskedCourier
 from flop_p2p.node.membership import Membership, check_own_key
 from flop_p2p.node.prometheus import NodeMetrics
 from flop_p2p.node.records import Records
 from flop_p2p.node.shared_schema import write_schema
+from flop_p2p.node.spending import Spending, budget_of
 from flop_p2p.node.status import StatusServer
 from flop_p2p.node.summary import last_line, status, summarize
 from flop_p2p.node.worker import SiteModel
@@ -69,6 +75,7 @@ class Node:
             logger.warning(warning)
         sizes = agreed_bytes(federation.gossip, self.model.split.body.parameters)
         write_schema(site.state, self.model.split, sizes)
+        self.spending = self._spending(federation)
         self.protocol = self._protocol(federation)
         self.egress = EgressLog(site.state, site.name)
         self.transport = self._transport(federation)
@@ -84,6 +91,7 @@ class Node:
             checkpoint_seconds=site.checkpoint_seconds,
             evaluate_every=site.evaluate_every,
             progress=self.progress,
+            spending=self.spending,
         )
         partway = self.progress.partway if self.progress is not None else None
         self.driver = Driver(
@@ -92,6 +100,7 @@ class Node:
             self.transport,
             self.membership,
             self.journal,
+            self._courier(federation),
             deadline=federation.gossip.deadline,
             threads=site.threads,
             partway=partway,
@@ -115,13 +124,34 @@ class Node:
             round_index=progress.round,
             has_published=progress.phase == "published",
             first_round=self.membership.first_round,
+            masked=federation.privacy.masking == "pairwise",
         )
         if progress.extra.get("data", self.model.data_hash) != self.model.data_hash:
             logger.warning("the data of this site are others than when it stopped; it goes on with them")
         protocol.absences.update(progress.extra.get("absences", {}))
         protocol.stale_uses = progress.extra.get("stale_bodies", 0)
         protocol.catch_ups = progress.extra.get("catch_ups", 0)
+        protocol.masked_skips = progress.extra.get("masked_skips", [])
         return protocol
+
+    def _spending(self, federation: FederationSettings) -> Spending | None:
+        """The privacy budget of a site that trains; None without differential privacy."""
+        budget, rate = budget_of(federation.privacy, self.site), self.model.sampling_rate
+        if rate is None:
+            return None
+        return Spending(self.site.state, federation.privacy, rate, budget, begun=self.progress is not None)
+
+    def _courier(self, federation: FederationSettings) -> Callable[..., Courier]:
+        """What makes the node's courier."""
+        if federation.privacy.masking == "none":
+            return Courier
+        return functools.partial(
+            MaskedCourier,
+            signing=self.keys.signing,
+            federation=self.membership.own,
+            fixed_point=FixedPoint(federation.privacy.masking_range),
+            closed=self.protocol.published,
+        )
 
     def _completed(self) -> int:
         """Rounds that were complete when the checkpoint was written: a server publishes after mixing."""
@@ -140,6 +170,7 @@ class Node:
             schema_hash=self.model.schema_hash,
             parameters=self.model.split.body.parameters,
             gossip=federation.gossip,
+            masked=federation.privacy.masking == "pairwise",
             listen=site.listen or _every_interface(member.control),
             bulk_listen=site.bulk_listen or _every_interface(member.bulk),
             proxy=site.proxy,

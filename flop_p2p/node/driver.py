@@ -14,6 +14,7 @@ import torch
 from flop_p2p.errors import FlopError
 from flop_p2p.gossip.actions import (
     Action,
+    Ask,
     CancelTimer,
     Discard,
     Finish,
@@ -25,19 +26,20 @@ from flop_p2p.gossip.actions import (
     Train,
 )
 from flop_p2p.gossip.protocol import RoundProtocol
+from flop_p2p.node.courier import Courier
 from flop_p2p.node.journal import Journal
 from flop_p2p.node.membership import Membership
 from flop_p2p.node.worker import Partway, SiteModel
 from flop_p2p.transport.base import (
-    Body,
     BodyReceived,
     Connected,
     Delivered,
     Event,
     Left,
     Lost,
-    OutgoingBody,
     Progress,
+    Said,
+    Silent,
     Transport,
 )
 
@@ -55,6 +57,7 @@ class Driver:
     it, so that a neighbour is answered while the site trains.
 
     Args:
+        courier: makes what carries bodies between protocol and transport.
         deadline: seconds that the node waits, after its last round, for neighbours that still lack its body.
         threads: that torch computes with.
         partway: where the checkpoint was inside a round; None at the beginning of one.
@@ -68,6 +71,7 @@ class Driver:
         transport: Transport,
         membership: Membership,
         journal: Journal,
+        courier: Callable[..., Courier] = Courier,
         *,
         deadline: float,
         threads: int = 1,
@@ -82,14 +86,14 @@ class Driver:
         self._deadline = deadline
         self._partway = partway
         self._adopt = adopt
-        self._bodies: dict[tuple[str, int], Body] = {}
-        self._outgoing: OutgoingBody | None = None
+        self._courier = courier(protocol, model, transport, journal, self._work)
         self._delivered: dict[str, int] = {}
         self._inbox: asyncio.Queue[Callable[[], list[Action]]] = asyncio.Queue()
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
         # how many threads torch uses is a setting of the thread that calls it
         self._thread = ThreadPoolExecutor(1, "compute", initializer=torch.set_num_threads, initargs=(threads,))
         self._stopping = False
+        self._spent = False  # the privacy budget: nothing is published any more
         self._finished: Finish | None = None
 
     async def run(self) -> bool:
@@ -100,7 +104,7 @@ class Driver:
             EgressError, NodeError, RunError: a file of the node cannot be written; nothing more is sent.
         """
         if self._protocol.published >= 0:
-            self._outgoing = await self._work(functools.partial(self._model.publish, self._protocol.published))
+            await self._courier.restore(self._protocol.published)
         watches = [asyncio.create_task(watch()) for watch in (self._pump, self._watch_membership)]
         try:
             await self._perform(self._protocol.start())
@@ -169,53 +173,41 @@ class Driver:
         match event:
             case Connected(name, greeting):
                 logger.info("connected to %s, which is in round %d", name, greeting.round + 1)
+                self._courier.connected(name)
                 return protocol.connected(name, greeting.round, greeting.have, greeting.finished)
             case Lost(name):
                 return protocol.lost(name)
             case Left(name, last_round, finished):
                 logger.info("%s said goodbye after round %d%s", name, last_round + 1, ", finished" if finished else "")
                 return protocol.left(name, last_round, finished)
+            case Silent(name, round_index):
+                logger.info("%s sends no bodies from round %d on; its privacy budget is spent", name, round_index + 1)
+                return protocol.silent(name, round_index)
             case Progress(name, round_index):
                 return protocol.progress(name, round_index)
             case Delivered(name, round_index):
                 self._delivered[name] = max(round_index, self._delivered.get(name, -1))
                 return []
-            case BodyReceived(name, round_index, body):
-                return self._hold(name, round_index, body)
-
-    def _hold(self, name: str, round_index: int, body: Body) -> list[Action]:
-        actions = self._protocol.body_arrived(name, round_index)
-        discarded = [action for action in actions if isinstance(action, Discard)]
-        refusal = next((each for each in discarded if (each.name, each.round) == (name, round_index)), None)
-        if refusal is not None:
-            logger.info("body of %s for round %d not used: %s", name, round_index + 1, refusal.reason)
-            actions.remove(refusal)  # what is held under this name and round, if anything, is another copy
-            self._transport.free(body)
-            return actions
-        self._bodies[name, round_index] = body
-        return actions
-
-    def _drop(self, name: str, round_index: int) -> None:
-        body = self._bodies.pop((name, round_index), None)
-        if body is not None:
-            self._transport.free(body)
+            case BodyReceived():
+                return self._courier.arrived(event)
+            case Said():
+                return self._courier.said(event)
 
     async def _perform(self, actions: list[Action]) -> None:
         for action in actions:
             match action:
                 case Train(round_index):
-                    self._compute(functools.partial(self._train, round_index), self._protocol.trained)
+                    self._compute(functools.partial(self._train, round_index), self._trained)
                 case Publish(round_index, receivers):
-                    self._outgoing = await self._work(functools.partial(self._publish, round_index))
-                    for name in receivers:
-                        self._transport.send(name, self._outgoing)
+                    await self._courier.publish(round_index, receivers)
                 case Resend(name):
-                    if self._outgoing is not None:
-                        self._transport.send(name, self._outgoing)
+                    self._courier.resend(name)
+                case Ask():
+                    self._courier.ask(action)
                 case Mix():
                     self._compute(functools.partial(self._mix, action), functools.partial(self._mixed, action))
                 case Discard(name, round_index):
-                    self._drop(name, round_index)
+                    self._courier.drop(name, round_index)
                 case SetTimer(timer, seconds):
                     self._set_timer(timer, seconds)
                 case CancelTimer(timer):
@@ -224,7 +216,7 @@ class Driver:
                 case Finish():
                     self._finished = action
         protocol = self._protocol
-        training = protocol.phase == "training"
+        training = protocol.phase == "training" and not self._spent
         soon = protocol.plan.receivers(protocol.round_index) if training else ()
         self._transport.set_round(protocol.round_index, soon)
 
@@ -237,7 +229,7 @@ class Driver:
 
     def _rings(self, timer: Timer) -> list[Action]:
         actions = self._protocol.timer(timer)
-        if self._protocol.phase in ("starting", "collecting"):
+        if self._protocol.phase in ("starting", "collecting", "gathering"):
             logger.warning("still waiting for %s", ", ".join(self._protocol.waiting_for) or "any neighbour")
         return actions
 
@@ -259,6 +251,10 @@ class Driver:
         """One round of training, in the thread; checkpoints fall inside it, and `stop` ends it between two steps."""
         journal, start = self._journal, time.perf_counter()
         state, self._partway = self._partway, None
+        left = self._model.steps - (0 if state is None else state.step)
+        if not journal.may_train(round_index, left):
+            self._pass_over(round_index)
+            return
         while True:
             result = self._model.train(round_index, lambda: self._stopping or journal.is_checkpoint_due(), state)
             if isinstance(result, float):
@@ -266,32 +262,41 @@ class Driver:
             state = result
             journal.save("training", round_index, state)
             if self._stopping:
+                journal.not_taken(self._model.steps - state.step)
                 return
         journal.trained(result, time.perf_counter() - start)
 
-    def _publish(self, round_index: int) -> OutgoingBody:
-        """Store the finished body before its first byte leaves, in the thread."""
-        outgoing = self._model.publish(round_index)
-        self._journal.save("published", round_index)
-        return outgoing
+    def _pass_over(self, round_index: int) -> None:
+        """A round without training, in the thread, for the privacy budget is spent: nothing leaves."""
+        self._courier.pass_over(round_index)
+        self._journal.save("training", round_index)
+        self._spent = True
+
+    def _trained(self) -> list[Action]:
+        if not self._spent:
+            return self._protocol.trained()
+        round_index = self._protocol.round_index
+        if self._transport.silence(round_index):
+            logger.warning(
+                "round %d would exceed the privacy budget: this site trains and sends no more, and goes on receiving",
+                round_index + 1,
+            )
+        return self._protocol.passed_over()
 
     def _mix(self, action: Mix) -> None:
         """Mix and evaluate, in the thread."""
         start = time.perf_counter()
-        parts = [(part.name, part.weight, self._bodies[part.name, part.round]) for part in action.parts]
-        if action.catches_up:
-            self._model.take_over(parts)
-        else:
-            self._model.mix(self._model.name, action.own_weight, parts)
-        self._journal.mixed(action, time.perf_counter() - start)
+        done = self._courier.mix(action)
+        self._journal.mixed(done, time.perf_counter() - start)
         if action.catches_up and self._adopt:
             logger.info("took over the body of %s; training the head", ", ".join(part.name for part in action.parts))
-            self._model.train_head(self._adopt, lambda: self._stopping)
+            begin = functools.partial(self._journal.may_train, action.round)
+            self._model.train_head(self._adopt, lambda: self._stopping, begin)
             self._adopt = 0
 
     def _mixed(self, action: Mix) -> list[Action]:
         for part in action.parts:
-            self._drop(part.name, part.round)
+            self._courier.drop(part.name, part.round)
         before = self._membership.at(self._protocol.round_index)
         actions = self._protocol.mixed()
         round_index, leaves_at = self._protocol.round_index, self._membership.leaves_at()

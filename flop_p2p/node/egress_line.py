@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from flop_p2p.config.federation import SiteName
 from flop_p2p.errors import EgressError
 from flop_p2p.wire.messages import KINDS, MAX_CONTROL_BYTES
+from flop_p2p.wire.participants import MAX_LIST_BYTES
 
 GENESIS = bytes(32)  # what stands for the hash of the line before the first
 MAX_LINE = 4096  # bytes of a line; two names of 64 characters, escaped, leave half of it
@@ -17,6 +18,8 @@ MAX_PAYLOAD = dict.fromkeys(KINDS, SMALL_MESSAGE) | {
     "hello": MAX_CONTROL_BYTES,  # carries the federation file
     "welcome": MAX_CONTROL_BYTES,
     "refuse": 8192,  # a reason of at most 1000 characters
+    "decline": 8192,
+    "participants": MAX_LIST_BYTES + SMALL_MESSAGE,
 }
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

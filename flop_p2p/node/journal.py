@@ -10,6 +10,7 @@ from flop_p2p.node.checkpoint import CheckpointPhase, Checkpoints, Progress
 from flop_p2p.node.egress import EgressLog
 from flop_p2p.node.membership import Membership
 from flop_p2p.node.records import Records
+from flop_p2p.node.spending import Spending
 from flop_p2p.node.worker import Partway, SiteModel
 from flop_p2p.transport.base import Transport
 
@@ -24,6 +25,7 @@ class Journal:
         checkpoint_seconds: time between checkpoints inside a long round.
         evaluate_every: rounds between evaluations; 0 evaluates after the last only.
         progress: of the checkpoint that the node resumes from.
+        spending: the privacy budget; None without differential privacy.
     """
 
     def __init__(
@@ -40,7 +42,9 @@ class Journal:
         checkpoint_seconds: float,
         evaluate_every: int,
         progress: Progress | None = None,
+        spending: Spending | None = None,
     ) -> None:
+        self.spending = spending
         self._protocol = protocol
         self._membership = membership
         self._model = model
@@ -88,6 +92,7 @@ class Journal:
             "data": self._model.data_hash,
             "stale_bodies": self._protocol.stale_uses,
             "catch_ups": self._protocol.catch_ups,
+            "masked_skips": list(self._protocol.masked_skips),
             "seconds": self.seconds,
             "bytes": self.bytes(),
             "loss": self._loss,
@@ -102,6 +107,22 @@ class Journal:
         if federation is not self._federation:
             self._federation, self._federation_id = federation, federation.id
         return self._federation_id
+
+    def may_train(self, round_index: int, steps: int) -> bool:
+        """Whether the privacy budget allows so many gradient steps; if so, they are accounted for on the disk.
+
+        Raises:
+            RunError: that cannot be written.
+        """
+        if self.spending is None or self.spending.begin(round_index, steps):
+            return True
+        self._loss, self._training_seconds = None, 0.0
+        return False
+
+    def not_taken(self, steps: int) -> None:
+        """So many of these steps were not taken, for the node was stopped."""
+        if self.spending is not None:
+            self.spending.give_back(steps)
 
     def trained(self, loss: float, seconds: float) -> None:
         """A round of training ended with this mean loss."""
@@ -129,6 +150,7 @@ class Journal:
                 "caught_up": action.catches_up,
                 "bytes_sent": total["sent"],
                 "bytes_received": total["received"],
+                "epsilon": None if self.spending is None else self.spending.epsilon,
                 "seconds": self._training_seconds,
             }
         )

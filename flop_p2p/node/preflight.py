@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
-from flop_p2p.config import SiteSettings
+from flop_p2p.config import FederationSettings, SiteSettings
 from flop_p2p.config.federation import PROTOCOL_VERSION
-from flop_p2p.errors import FlopError, NodeError, TransportError
+from flop_p2p.errors import ConfigError, FlopError, NodeError, TransportError
 from flop_p2p.gossip.protocol import RoundProtocol
 from flop_p2p.identity.keys import Keys, load_keys
+from flop_p2p.learning import Ledger
 from flop_p2p.node.egress import EgressLog
 from flop_p2p.node.gate import NodeGate
 from flop_p2p.node.lock import StateLock
 from flop_p2p.node.membership import Membership, check_own_key
+from flop_p2p.node.spending import budget_of
 from flop_p2p.node.worker import SiteModel
 from flop_p2p.transport.base import Peer, TransportKeys
 from flop_p2p.transport.probe import probe
@@ -64,6 +66,9 @@ class Preflight:
                 yield Check("data and model", True, _describe(model))
             except FlopError as error:
                 yield Check("data and model", False, str(error))
+        if model is not None and membership is not None and model.sampling_rate is not None:
+            rate, federation = model.sampling_rate, membership.revisions[0]
+            yield _check("privacy", lambda: _privacy(site, federation, rate, model.steps))
         if model is not None:
             yield _check("disk", lambda: _disk(site, model))
         if membership is not None and keys is not None and model is not None:
@@ -118,6 +123,19 @@ def _own_entry(membership: Membership, keys: Keys, name: str) -> str:
 def _describe(model: SiteModel) -> str:
     body, head = model.split.body.parameters, model.split.head.parameters
     return f"{model.describe_data()}; body {body:,} numbers (shared), head {head:,} (stays here)"
+
+
+def _privacy(site: SiteSettings, federation: FederationSettings, rate: float, steps: int) -> str:
+    """What the whole run would spend, and how far the budget goes."""
+    privacy, rounds = federation.privacy, federation.training.rounds
+    budget = budget_of(privacy, site)
+    affordable = Ledger(privacy, rate, budget).rounds(steps, rounds)
+    if affordable == 0:
+        raise ConfigError(f"epsilon {budget:g} is spent before the first round is over: this site would never send")
+    spent = Ledger(privacy, rate, None, [(privacy.noise_multiplier, rate, steps * affordable)]).epsilon
+    how_far = "all" if affordable == rounds else f"{affordable} of {rounds}"
+    limit = "" if budget is None else f" of {budget:g}"
+    return f"epsilon {spent:.2f}{limit} at delta {privacy.delta:g}, a {privacy.unit}, for {how_far} rounds"
 
 
 def _disk(site: SiteSettings, model: SiteModel) -> str:

@@ -21,6 +21,9 @@ GAUGES: dict[str, tuple[str, Reader]] = {
     "accuracy": ("Accuracy on the site's own test split", lambda s: s["accuracy"]),
     "balanced_accuracy": ("Balanced accuracy on the site's own test split", lambda s: s["balanced_accuracy"]),
     "validation_accuracy": ("Accuracy on the site's own validation split", lambda s: s["validation_accuracy"]),
+    "epsilon": ("Privacy budget spent so far", lambda s: s["privacy"] and s["privacy"]["epsilon"]),
+    "epsilon_budget": ("Privacy budget of the site", lambda s: s["privacy"] and s["privacy"]["budget"]),
+    "silent": ("1 when the privacy budget is spent and the site only receives", lambda s: _is_silent(s["privacy"])),
     "neighbours": ("Neighbours that the node knows", lambda s: len(s["neighbours"])),
     "neighbours_connected": (
         "Neighbours that are connected",
@@ -30,6 +33,7 @@ GAUGES: dict[str, tuple[str, Reader]] = {
 COUNTERS: dict[str, tuple[str, Reader]] = {
     "absences": ("Bodies that did not come in time", lambda s: s["absences"]),
     "catch_ups": ("Times that the node fell behind and took over its neighbours' mean", lambda s: s["catch_ups"]),
+    "masked_skips": ("Rounds without a sum of masked bodies", lambda s: s["masked_skips"]),
 }
 NEIGHBOUR_GAUGES: dict[str, tuple[str, Reader]] = {
     "neighbour_connected": ("1 while the neighbour is connected", lambda n: n["state"] == "connected"),
@@ -44,6 +48,10 @@ NEIGHBOUR_COUNTERS: dict[str, tuple[str, Reader]] = {
     "dropped_frames": ("Frames from the neighbour that were not accepted", lambda n: n["dropped_frames"]),
     "neighbour_absences": ("Bodies of the neighbour that did not come in time", lambda n: n["absences"]),
 }
+
+
+def _is_silent(privacy: Snapshot | None) -> bool | None:
+    return None if privacy is None else privacy["stopped"] is not None
 
 
 class NodeMetrics(Collector):

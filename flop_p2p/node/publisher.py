@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from flop_p2p.config.federation import GossipSettings
+from flop_p2p.config.gossip import GossipSettings
 from flop_p2p.gossip.compression import move, publish, rounding
 from flop_p2p.partial import mix
 from flop_p2p.transport.base import Body, OutgoingBody, Payload

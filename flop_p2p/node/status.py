@@ -3,7 +3,8 @@
 An answer is one JSON object and the end of the stream. Its keys: ``name``, ``federation``, ``federation_id``,
 ``revision``, ``role``, ``round`` (counted from 1), ``completed``, ``rounds``, ``phase``, ``waiting_for``,
 ``train_loss``, ``accuracy``, ``balanced_accuracy``, ``validation_accuracy`` (null while unknown), ``neighbours`` (by
-name: the fields of `transport.base.LinkStatus`, ``round`` and ``absences``), ``bytes`` (``sent``, ``received``),
+name: the fields of `transport.base.LinkStatus`, ``round`` and ``absences``), ``privacy`` (null without differential
+privacy), ``bytes`` (``sent``, ``received``),
 ``seconds`` by purpose, ``absences``, ``catch_ups``, ``started`` (seconds since 1970), ``finished``.
 """
 

@@ -36,11 +36,14 @@ def status(
         "balanced_accuracy": test.get("balanced_accuracy"),
         "validation_accuracy": validation.get("accuracy"),
         "neighbours": {name: _neighbour(name, link, protocol) for name, link in sorted(links.items())},
+        "privacy": None if journal.spending is None else journal.spending.describe(),
         "bytes": journal.bytes(),
         "seconds": journal.seconds,
         "absences": sum(map(len, protocol.absences.values())),
         "catch_ups": protocol.catch_ups,
         "stale_bodies": protocol.stale_uses,
+        "masking": federation.privacy.masking,
+        "masked_skips": len(protocol.masked_skips),
         "started": started,
         "finished": protocol.phase == "done",
     }
@@ -62,6 +65,8 @@ def summarize(
     lines = journal.records.lines
     last = lines[-1] if lines else {}
     absences = {name: [number + 1 for number in rounds] for name, rounds in sorted(protocol.absences.items()) if rounds}
+    privacy = None if journal.spending is None else journal.spending.describe()
+    silent = privacy is not None and privacy["stopped"] is not None
     skipped = sorted(set(range(1, protocol.round_index + 1)) - {line["round"] for line in lines})
     return {
         "site": name,
@@ -72,15 +77,18 @@ def summarize(
         "rounds": journal.rounds,
         "completed": protocol.round_index,
         "complete": protocol.round_index >= journal.rounds,
-        "whole": not absences and not skipped,
+        "whole": not absences and not skipped and not silent,
         "neighbours": list(protocol.plan.neighbours(max(protocol.round_index - 1, 0))),
         "absences": absences,
         "skipped_rounds": skipped,
         "catch_ups": protocol.catch_ups,
         "stale_bodies": protocol.stale_uses,
+        "masking": federation.privacy.masking,
+        "masked_skips": [number + 1 for number in protocol.masked_skips],
         "train_loss": last.get("train_loss"),
         "validation": last.get("validation"),
         "test": last.get("test"),
+        "privacy": privacy,
         "bytes": journal.bytes(),
         "seconds": journal.seconds,
         "links": {name: dataclasses.asdict(link) for name, link in sorted(transport.links().items())},
@@ -100,10 +108,23 @@ def last_line(summary: Figures) -> str:
         remarks.append(
             f"this site itself missed {len(summary['skipped_rounds'])} ({_numbers(summary['skipped_rounds'])})"
         )
-    if not remarks:
+    if missed := summary["masked_skips"]:
+        remarks.append(f"no sum of masked bodies came about in {len(missed)} ({_numbers(missed)})")
+    if remarks:
+        ending = f" with fewer neighbours than configured: {'; '.join(remarks)}"
+    else:
         everyone = "every neighbour" if summary["neighbours"] else "this site, which has no neighbours,"
-        return f"{head}; {everyone} took part in all of them"
-    return f"{head} with fewer neighbours than configured: {'; '.join(remarks)}"
+        ending = f"; {everyone} took part in all of them"
+    return f"{head}{ending}{_silence(summary['privacy'])}"
+
+
+def _silence(privacy: Figures | None) -> str:
+    if privacy is None or privacy["stopped"] is None:
+        return ""
+    return (
+        f"; its privacy budget was spent (epsilon {privacy['epsilon']:.2f} of {privacy['budget']:g}), so it trained "
+        f"and sent nothing from round {privacy['stopped']} on"
+    )
 
 
 def _numbers(rounds: list[int]) -> str:

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,12 +14,15 @@ from flop_p2p.config.federation import FederationSettings
 from flop_p2p.config.site import SiteDataSettings, SiteSettings
 from flop_p2p.data import FederatedData, load_site_data
 from flop_p2p.errors import ConfigError, NodeError, TrainingError
+from flop_p2p.gossip.fixed_point import FixedPoint
 from flop_p2p.learning import (
     Learner,
     Metrics,
     Partway,
     Phase,
+    PrivateLearner,
     Samples,
+    SecretDraws,
     Trainee,
     build_blueprint,
     evaluate,
@@ -27,6 +31,7 @@ from flop_p2p.learning import (
 from flop_p2p.node.publisher import Publisher
 from flop_p2p.partial import bind, flatten, save_model
 from flop_p2p.transport.base import Body, OutgoingBody
+from flop_p2p.wire.encodings import Masked
 from flop_p2p.writing import writing
 
 __all__ = ["Partway", "SiteModel"]
@@ -34,6 +39,8 @@ __all__ = ["Partway", "SiteModel"]
 PARTS = ("validation", "test")
 OPTIMIZER = "optimizer"
 LOCAL = "local/"
+
+logger = logging.getLogger(__name__)
 
 
 class SiteModel:
@@ -55,7 +62,12 @@ class SiteModel:
     def __init__(self, federation: FederationSettings, site: SiteSettings) -> None:
         shape, outputs = federation.samples.shape, len(federation.samples.class_names)
         folder = site.federation.parent
-        blueprint = build_blueprint(federation.model, shape, outputs, federation.seed, folder=folder)
+        self._privacy = federation.privacy
+        blueprint = build_blueprint(
+            federation.model, shape, outputs, federation.seed, differential=self._privacy.differential, folder=folder
+        )
+        if blueprint.remark is not None:
+            logger.info(blueprint.remark)
         self.name = site.name
         self.split = blueprint.split
         self._device = find_device(site.device)
@@ -65,7 +77,7 @@ class SiteModel:
         bind(self._model, self.split.body, self.body)
         bind(self._model, self.split.head, self.head)
         self.schema_hash = bytes.fromhex(self.split.body.sha256)
-        self.body_hash = hashlib.sha256(self._copy_of_body().data).digest()
+        self.body_hash = hashlib.sha256(self.copy_of_body().data).digest()
         self._publisher = Publisher(federation.gossip, federation.seed, site.name)
         self._training = federation.training
         self._phase: Phase = "alternating" if federation.method == "p2p-flop-alt" else "joint"
@@ -81,7 +93,10 @@ class SiteModel:
         self._samples = Samples(data, self._device)
         self.samples = {part: len(getattr(self._site, part)) for part in self.samples}
         trainee = Trainee(self._model, head, self._training)
-        return Learner(self.name, trainee, self._samples, self._site.train, self._training, seed)
+        given = (self.name, trainee, self._samples, self._site.train, self._training, seed)
+        if self._privacy.differential:  # neighbours know the seed, so nothing that protects is drawn from it
+            return PrivateLearner(*given, privacy=self._privacy, draws=SecretDraws())
+        return Learner(*given)
 
     def train(self, round_index: int, pause: Callable[[], bool], partway: Partway | None = None) -> float | Partway:
         """Train a round, counted from 0; its mean loss, or where it stopped because ``pause`` said so.
@@ -91,19 +106,32 @@ class SiteModel:
         """
         return self._trainer().train_partly(round_index, self._phase, partway, pause)
 
-    def train_head(self, rounds: int, pause: Callable[[], bool]) -> None:
+    def train_head(self, rounds: int, pause: Callable[[], bool], begin: Callable[[int], bool] = lambda _: True) -> None:
         """Train the head alone for so many rounds, for a site that took over its neighbours' body.
 
         Args:
             pause: ends it early.
+            begin: asked before each round whether so many gradient steps may be taken.
 
         Raises:
             TrainingError: training diverged.
         """
         for round_index in range(rounds):
-            if not isinstance(self._trainer().train_partly(round_index, "head", None, pause), float):
+            if not begin(self.steps) or not isinstance(
+                self._trainer().train_partly(round_index, "head", None, pause), float
+            ):
                 break
         self.reset_optimizer()
+
+    @property
+    def steps(self) -> int:
+        """Gradient steps of a round; 0 at a server."""
+        return 0 if self._learner is None else self._learner.steps
+
+    @property
+    def sampling_rate(self) -> float | None:
+        """Probability with which a record or patient takes part in a step; None without differential privacy."""
+        return self._learner.rate if isinstance(self._learner, PrivateLearner) else None
 
     def reset_optimizer(self) -> None:
         """Begin the optimizer anew: its momentum is that of a body, or of phases, that training does not go on from."""
@@ -131,6 +159,19 @@ class SiteModel:
         if self.body.is_cuda:
             self.body.copy_(torch.from_numpy(own))
 
+    def mix_masked(
+        self, fixed_point: FixedPoint, own_weight: float, parts: Sequence[Masked], share: float, factor: float
+    ) -> None:
+        """Replace the body by the weighted sum of itself and a sum of masked bodies, see `FixedPoint.mix`.
+
+        Raises:
+            WireError: the sum cannot be one of bodies; the body is as it was.
+        """
+        own = self.body.cpu().numpy()
+        fixed_point.mix(own, own_weight, parts, share, factor)
+        if self.body.is_cuda:
+            self.body.copy_(torch.from_numpy(own))
+
     def take_over(self, parts: Sequence[tuple[str, float, Body]]) -> None:
         """Replace the body by the weighted sum of its neighbours', and begin anew what belongs to the body before.
 
@@ -147,12 +188,13 @@ class SiteModel:
         Raises:
             TrainingError: a number is not finite, and the body cannot be compressed.
         """
-        body = self._copy_of_body()
-        body.setflags(write=False)
-        return self._publisher.publish(body, round_index)
+        return self._publisher.publish(self.copy_of_body(), round_index)
 
-    def _copy_of_body(self) -> Body:
-        return np.array(self.body.cpu().numpy(), dtype="<f4")
+    def copy_of_body(self) -> Body:
+        """The body as it is now, in memory that nothing writes to again."""
+        body = np.array(self.body.cpu().numpy(), dtype="<f4")
+        body.setflags(write=False)
+        return body
 
     def evaluate(self) -> dict[str, Metrics | None]:
         """How good the model is on the site's own ``validation`` and ``test`` samples; None where there are none.

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from flop_p2p.errors import RunError
+from flop_p2p.learning.accounting import Entry
 from flop_p2p.simulation.population import Population
 from flop_p2p.writing import put_in_place, writing
 
@@ -32,6 +33,8 @@ class Progress:
     round: completed rounds.
     trained: mean training loss and seconds of the sites that already trained in the round under way, by name.
     seconds: spent so far, by purpose.
+    spent: the gradient steps of differentially private training, by name, see `flop_p2p.learning.Ledger`.
+    stopped: the round, counted from 1, from which a site trains and sends no more, for its privacy budget is spent.
     """
 
     traffic: list[int]
@@ -41,6 +44,8 @@ class Progress:
     seconds: dict[str, float] = field(
         default_factory=lambda: {"total": 0.0, "training": 0.0, "mixing": 0.0, "evaluation": 0.0}
     )
+    spent: dict[str, list[Entry]] = field(default_factory=dict)
+    stopped: dict[str, int] = field(default_factory=dict)
 
 
 def save_parts(path: Path, progress: Progress, population: Population, names: Sequence[str]) -> list[Part]:

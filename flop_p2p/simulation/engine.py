@@ -21,6 +21,7 @@ from flop_p2p.simulation.mixing import consensus_distance
 from flop_p2p.simulation.population import Population
 from flop_p2p.simulation.ranks import ALONE, Ranks
 from flop_p2p.simulation.run_directory import Line
+from flop_p2p.simulation.spending import Spending, of_learners
 from flop_p2p.simulation.work import Work
 
 
@@ -80,8 +81,10 @@ class Simulation:
         self.class_names = data.dataset.class_names
         counts = [len(site.train) for site in sites]
         shape, outputs = self.samples.sample_shape, self.samples.outputs
-        shares_all = self.method.shares == "model"
-        self.blueprint = build_blueprint(settings.model, shape, outputs, settings.seed, shares_all=shares_all)
+        shares_all, differential = self.method.shares == "model", settings.privacy.differential
+        self.blueprint = build_blueprint(
+            settings.model, shape, outputs, settings.seed, shares_all=shares_all, differential=differential
+        )
         self.blueprint.template.to(device)
         self.exchange = build_exchange(self.method, settings, [site.name for site in sites], counts, ranks)
         self.own = self.exchange.placement.own
@@ -99,6 +102,7 @@ class Simulation:
             of=len(self.sites),
         )
         self.names = [learner.name for learner in self.work.learners]
+        self.spending = Spending(settings.privacy, self._private_training())
         asked = workers if ranks is ALONE else 1  # connections to other ranks are not to be forked
         self.crew = build_crew(self.work, usable_workers(asked, len(self._own_sites), settings.threads, device))
         self.progress = Progress([0] * self.exchange.participants, last_round=settings.training.rounds)
@@ -107,6 +111,11 @@ class Simulation:
     def _check_settings(self) -> None:
         if self.method.fine_tunes and self.settings.training.rounds < 2:
             raise ConfigError(f"{self.method.name} trains the head alone in its last round; take --rounds 2 or more")
+
+    def _private_training(self) -> dict[str, tuple[float, int]]:
+        """Of all ranks, see `Spending`; nothing without differential privacy, or where nothing is trained."""
+        own = of_learners(self.work.learners) if self.method.trains else {}
+        return {name: (rate, steps) for some in self.ranks.share(lambda: own) for name, (rate, steps) in some.items()}
 
     def fingerprint(self) -> str:
         """A SHA-256 of the settings, of who trains and tests on which samples, and of the initial weights."""
@@ -126,6 +135,7 @@ class Simulation:
             RunError: it is damaged.
         """
         self.progress = load_checkpoint(checkpoint, self.population, self.names)
+        self.spending.restore(self.progress)
 
     def save(self, checkpoint: Path) -> None:
         """Write everything that `resume` needs; all ranks write into the same folder.
@@ -161,12 +171,14 @@ class Simulation:
             return False
         start = time.perf_counter()
         if not self._fine_tunes(round_index):
+            silent = self._silent()
             if on_exchange is not None:
                 on_exchange([row for row, name in enumerate(self.names) if name in progress.trained])
-            self.exchange.mix(self.population.bodies, round_index)
+            self.exchange.mix(self.population.bodies, round_index, silent)
             size = self.exchange.message_bytes(self.population.split.body.parameters, round_index)
-            progress.traffic = (self.exchange.messages(round_index) * size + progress.traffic).tolist()
+            progress.traffic = (self.exchange.messages(round_index, silent) * size + progress.traffic).tolist()
         progress.seconds["mixing"] += time.perf_counter() - start
+        self.spending.end_round(progress.trained, progress)
         progress.round += 1
         return True
 
@@ -174,11 +186,22 @@ class Simulation:
         """Train the sites that did not train yet in this round; False when ``pause`` left some of them over."""
         progress, start = self.progress, time.perf_counter()
         drawn = self.exchange.trains(round_index) if self.method.trains else self.own[:0]
+        drawn = np.setdiff1d(drawn, self._silent())
         rows = np.flatnonzero(np.isin(self.own, drawn)).tolist()
         for trained in self.ranks.share(lambda: self._train_own(rows, round_index, pause)):
             progress.trained |= trained
         progress.seconds["training"] += time.perf_counter() - start
         return len(progress.trained) == len(drawn)
+
+    def _silent(self) -> tuple[int, ...]:
+        """Positions of the sites whose privacy budget this round would exceed; they are noted down as stopped."""
+        names = self.spending.silent()
+        for name in names:
+            self.progress.stopped.setdefault(name, self.progress.round + 1)
+        if not names:
+            return ()
+        every = self.names if self.method.pooled else [site.name for site in self.sites]
+        return tuple(np.flatnonzero(np.isin(every, names)).tolist())
 
     def _train_own(self, rows: Sequence[int], round_index: int, pause: Callable[[], bool]) -> Trained:
         """Train those of the ``rows`` held here that did not train yet in this round; what came of them, by name."""
@@ -227,6 +250,7 @@ class Simulation:
                     "test": found["test"],
                     "consensus_distance": distance,
                     "bytes_total": bytes_total,
+                    "epsilon": self.spending.epsilon(name),
                     "seconds": seconds,
                 }
             )

@@ -8,10 +8,11 @@ from torch import nn
 from flop_p2p.config import ExperimentSettings
 from flop_p2p.data import SiteSplit
 from flop_p2p.errors import ConfigError
-from flop_p2p.learning import Metrics, Phase
+from flop_p2p.learning import Metrics, Phase, PrivateLearner
 from flop_p2p.partial import bind
 from flop_p2p.seeding import derive
 from flop_p2p.simulation.engine import Simulation
+from flop_p2p.simulation.spending import rounds_within_budget
 from flop_p2p.topology import file_sites
 
 
@@ -38,8 +39,8 @@ def draw_late_sites(
 def join_late(simulation: Simulation, late: Sequence[SiteSplit]) -> dict[str, Metrics]:
     """Let each late site adopt the body of a site drawn by the seed, its neighbour, and train its head.
 
-    It trains for as many rounds as the others did. Where nothing is exchanged (`local`), there is no body to
-    adopt and the site trains its whole model.
+    It trains for as many rounds as the others did, or as its own privacy budget allows. Where nothing is exchanged
+    (`local`), there is no body to adopt and the site trains its whole model.
 
     Returns:
         metrics of each late site on its own test split.
@@ -61,8 +62,10 @@ def _join_own(simulation: Simulation, late: Sequence[SiteSplit]) -> dict[str, Me
         model = _adopted_model(simulation, row)
         if simulation.method.trains:
             phase: Phase = "joint" if _is_local(simulation) else "head"
-            learner = simulation.work.newcomer(site, model)
-            for round_index in range(simulation.progress.round):
+            learner, rounds = simulation.work.newcomer(site, model), simulation.progress.round
+            if isinstance(learner, PrivateLearner):
+                rounds = rounds_within_budget(learner, simulation.settings.privacy, rounds)
+            for round_index in range(rounds):
                 learner.train(round_index, phase)
         results[site.name] = simulation.work.evaluate_model(model, site, site.test, simulation.progress.round)
     return results

@@ -1,10 +1,11 @@
 """Mixing of all bodies at once, in place: ``X <- W X`` block by block, and how far from consensus they are."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, diags_array
 from torch import Tensor
 
 from flop_p2p.simulation.ranks import ALONE, Ranks
@@ -59,3 +60,30 @@ def mixing_tensor(matrix: csr_array, device: torch.device) -> Tensor:
     return torch.sparse_coo_tensor(
         positions, torch.from_numpy(edges.data).float(), matrix.shape, device=device, check_invariants=False
     ).coalesce()
+
+
+def without_senders(matrix: csr_array, silent: Sequence[int]) -> csr_array:
+    """The mixing matrix of a round in which the sites at these positions send nothing, as `weighted_sum` has it.
+
+    What a receiver would give to them goes to itself, so every row still sums to one.
+    """
+    return _without(matrix, np.isin(matrix.tocoo().col, silent))
+
+
+def without_lone_senders(matrix: csr_array) -> csr_array:
+    """The mixing matrix in which who receives from one other site only receives nothing."""
+    entries = matrix.tocoo()
+    senders = np.bincount(entries.row[entries.row != entries.col], minlength=matrix.shape[0])
+    return _without(matrix, senders[entries.row] == 1)
+
+
+def _without(matrix: csr_array, gone: np.ndarray) -> csr_array:
+    """Without these entries ``[entries]``, but for those of the diagonal, to which their weights go."""
+    entries = matrix.tocoo()
+    gone = gone & (entries.row != entries.col)
+    missing = np.zeros(matrix.shape[0])
+    np.add.at(missing, entries.row[gone], entries.data[gone])
+    kept = csr_array((entries.data[~gone], (entries.row[~gone], entries.col[~gone])), shape=matrix.shape)
+    hushed = csr_array(kept + diags_array(missing))
+    hushed.sort_indices()
+    return hushed

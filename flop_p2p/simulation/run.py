@@ -47,6 +47,7 @@ def run_simulation(
     bodies_in: Path | None = None,
     ranks: Ranks = ALONE,
     on_round: Callable[[RoundReport], None] | None = None,
+    on_remark: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Simulate one method, topology and seed, write ``directory`` and return its summary.
 
@@ -57,6 +58,7 @@ def run_simulation(
         bodies_in: a folder for a file that holds the bodies instead of memory while the run lasts.
         ranks: the processes of the run; all of them call this, with the same arguments.
         on_round: called after each round.
+        on_remark: called before the first one with what the user should know of the model, if anything.
 
     Raises:
         FlopError: the settings cannot be simulated, or ``directory`` cannot be used.
@@ -71,6 +73,8 @@ def run_simulation(
             simulation = Simulation(settings, data, present, workers=workers, bodies_in=bodies_in, ranks=ranks)
         _check_same_beginning(simulation)
         files = RunDirectory(directory, settings, resume, ranks)
+        if simulation.blueprint.remark is not None and on_remark is not None:
+            on_remark(simulation.blueprint.remark)
         with closing(simulation):
             return files.summary() or _Run(simulation, files).complete(late, save_models, on_round)
     finally:

@@ -46,6 +46,7 @@ def summarize(
         "chosen_round": chosen_round(lines),
         "validation": validation or None,
         "late_sites": {"metrics": over_sites(late)} if late else None,
+        "privacy": simulation.spending.summary(progress),
         "bytes": {"total": simulation.bytes_total(), "busiest_site": simulation.bytes_busiest()},
         "seconds": progress.seconds,
         "consensus_distance": simulation.consensus_distance(),

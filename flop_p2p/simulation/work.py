@@ -15,7 +15,9 @@ from flop_p2p.learning import (
     Lockstep,
     Metrics,
     Phase,
+    PrivateLearner,
     Samples,
+    SeededDraws,
     Trainee,
     predict,
     score,
@@ -68,12 +70,22 @@ class Work:
 
     def _learner(self, name: str, trainee: Trainee, indices: np.ndarray, steps: int | None = None) -> Learner:
         settings = self._settings
-        return Learner(name, trainee, self._samples, indices, settings.training, settings.seed, steps)
+        given = (name, trainee, self._samples, indices, settings.training, settings.seed, steps)
+        if settings.privacy.differential and self._method.trains:
+            draws = SeededDraws(settings.seed, name)
+            return PrivateLearner(*given, privacy=settings.privacy, draws=draws)
+        return Learner(*given)
 
     def _find_lockstep(self) -> tuple[int, Lockstep | None]:
         """How many sites train at once, and what trains them if more than one."""
         settings, trainee = self._settings, self._bench.trainee
         asked = settings.sites_at_once
+        if settings.privacy.differential:
+            if asked > 1:
+                raise ConfigError(
+                    f"--sites-at-once {asked}: with differential privacy sites train one after the other; leave it out"
+                )
+            return 1, None
         at_once = asked or sites_at_once(trainee.model, self._samples.inputs.device, self._of)
         if at_once == 1 or len(self.learners) == 1 or not self._method.trains:
             return 1, None

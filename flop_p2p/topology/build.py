@@ -6,10 +6,11 @@ from pathlib import Path
 import networkx as nx
 from scipy.sparse import csr_array
 
-from flop_p2p.config import FederationSettings, GossipSettings, TopologyFile, TopologySettings
+from flop_p2p.config import FederationSettings, TopologyFile, TopologySettings
 from flop_p2p.config.topology import TOPOLOGY_FILE_SUFFIX, MixingWeights
 from flop_p2p.errors import TopologyError
 from flop_p2p.topology.base_graph import base_graph
+from flop_p2p.topology.checks import check_compression, check_masking
 from flop_p2p.topology.families import Spec, check_size, parse_spec
 from flop_p2p.topology.files import (
     check_same_sites,
@@ -39,29 +40,15 @@ def federation_schedule(federation: FederationSettings) -> Schedule:
     """The schedule over the sites of a federation, ascending by name (its server, if it has one, left out).
 
     Raises:
-        TopologyError: as in `build_schedule` and `check_compression`; with weighting by samples a member without their
-            number counts as none.
+        TopologyError: as in `build_schedule`, `check_compression` and `check_masking`; with weighting by
+            samples a member without their number counts as none.
     """
     samples = [federation.member(name).samples or 0 for name in federation.sites]
     schedule = build_schedule(federation.topology, federation.sites, samples, federation.seed, federation.graph)
     check_compression(federation.gossip, schedule)
+    if federation.privacy.masking == "pairwise":
+        check_masking(schedule)
     return schedule
-
-
-def check_compression(gossip: GossipSettings, schedule: Schedule) -> None:
-    """Refuse compression by changes where two neighbours do not tell each other of every change.
-
-    Raises:
-        TopologyError: top-k with edges that are directed or change by the round.
-    """
-    if gossip.compression != "top-k":
-        return
-    remedy = "use bfloat16 or int8, or an undirected static topology"
-    if schedule.period != 1:
-        raise TopologyError(f"topology {schedule.name!r}: top-k needs the same edges in all rounds; {remedy}")
-    edges = schedule.mixing(0) != 0
-    if (edges != edges.T).nnz:
-        raise TopologyError(f"topology {schedule.name!r}: top-k needs edges that work both ways; {remedy}")
 
 
 def build_schedule(

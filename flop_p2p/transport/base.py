@@ -7,8 +7,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from flop_p2p.wire.encodings import Bytes, Encoding
-from flop_p2p.wire.messages import Greeting
+from flop_p2p.wire.encodings import Bytes, Encoding, Masked
+from flop_p2p.wire.messages import Decline, Greeting, Participants, Present
 
 Body = NDArray[np.float32]  # [parameters], contiguous, never written again after it was handed over
 
@@ -63,6 +63,14 @@ class Left:
 
 
 @dataclass(frozen=True)
+class Silent:
+    """A neighbour sends no body of ``round`` or a later one, and goes on receiving."""
+
+    name: str
+    round: int
+
+
+@dataclass(frozen=True)
 class Progress:
     """A heartbeat: the neighbour is in ``round``."""
 
@@ -72,11 +80,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class BodyReceived:
-    """A body came complete, authenticated, finite and with the right schema. The receiver owns it."""
+    """A body came complete, authenticated, finite and with the right schema. The receiver owns it.
+
+    participants: hash of the list that a masked one was masked for.
+    """
 
     name: str
     round: int
-    body: Body = field(repr=False, compare=False)
+    body: Body | Masked = field(repr=False, compare=False)
+    participants: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -87,7 +99,15 @@ class Delivered:
     round: int
 
 
-Event = Connected | Lost | Left | Progress | BodyReceived | Delivered
+@dataclass(frozen=True)
+class Said:
+    """A neighbour sent a message of masked gossip."""
+
+    name: str
+    message: Present | Participants | Decline
+
+
+Event = Connected | Lost | Left | Silent | Progress | BodyReceived | Delivered | Said
 
 
 @dataclass(frozen=True)
@@ -97,33 +117,36 @@ class Payload:
     data: float32 ``[parameters]``, or the bytes of another encoding.
     sha256: of the bytes.
     base: round of the body that this one changes; -1 if none.
+    participants: hash of the list that it is masked for; empty if it is not masked.
     """
 
-    data: Body | Bytes = field(repr=False, compare=False)
+    data: Body | Bytes | Masked = field(repr=False, compare=False)
     sha256: bytes
     encoding: Encoding = "float32"
     base: int = -1
+    participants: bytes = b""
 
 
 @dataclass(frozen=True)
 class OutgoingBody:
-    """A finished body as it is sent to every neighbour; hashed once.
+    """A finished body as it is sent to every neighbour, hashed once; a masked one is for one neighbour.
 
-    body, sha256, encoding: see `Payload`.
+    body, sha256, encoding, participants: see `Payload`.
     changes: what is sent instead to whoever has got the body that they change.
     """
 
     round: int
-    body: Body | Bytes = field(repr=False, compare=False)
+    body: Body | Bytes | Masked = field(repr=False, compare=False)
     sha256: bytes
     encoding: Encoding = "float32"
     changes: Payload | None = None
+    participants: bytes = b""
 
     def payload(self, told: int | None) -> Payload:
         """What to send to whoever holds this site's body of round ``told``; None for nobody's."""
         if self.changes is not None and self.changes.base == told:
             return self.changes
-        return Payload(self.body, self.sha256, self.encoding)
+        return Payload(self.body, self.sha256, self.encoding, participants=self.participants)
 
 
 @dataclass
@@ -204,7 +227,10 @@ class Transport(Protocol):
         not be written to any more.
         """
 
-    def free(self, body: Body) -> None:
+    def say(self, name: str, message: Present | Participants | Decline) -> None:
+        """Send a message of masked gossip to a connected neighbour; for one that is not it is ignored."""
+
+    def free(self, body: Body | Masked) -> None:
         """The node needs a body that it received no more: the next one may be written over it."""
 
     def set_round(self, round_index: int, soon: Collection[str] = ()) -> None:
@@ -212,6 +238,13 @@ class Transport(Protocol):
 
         Args:
             soon: neighbours that are sent a body of this round soon, which tells them as much; they can wait for it.
+        """
+
+    def silence(self, round_index: int) -> bool:
+        """Tell every neighbour, also one that connects later, that no body of this round or a later one comes.
+
+        Returns:
+            False if that was told before.
         """
 
     def update_peers(self, peers: Sequence[Peer]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from flop_p2p.config.federation import GossipSettings
+from flop_p2p.config.gossip import GossipSettings
 from flop_p2p.errors import EgressError
 from flop_p2p.transport.base import (
     Body,
@@ -22,7 +22,8 @@ from flop_p2p.transport.base import (
 from flop_p2p.transport.dialler import Dialler
 from flop_p2p.transport.hub import Hub
 from flop_p2p.transport.link import Link
-from flop_p2p.wire import Goodbye
+from flop_p2p.wire import Decline, Goodbye, Participants, Present
+from flop_p2p.wire.encodings import Masked
 
 GOODBYE_TIMEOUT = 5.0  # seconds that bodies may still take to be sent and acknowledged
 GOODBYE_POLL = 0.02  # seconds between looks whether they were
@@ -39,6 +40,7 @@ class CommonTransport(Transport, ABC):
         schema_hash: SHA-256 of the body's schema.
         parameters: numbers in a body.
         gossip: times, and which channel carries bodies.
+        masked: bodies leave and come masked only.
     """
 
     first_delay = 0.2  # seconds before the second attempt to connect; doubled with each further one
@@ -54,6 +56,7 @@ class CommonTransport(Transport, ABC):
         schema_hash: bytes,
         parameters: int,
         gossip: GossipSettings,
+        masked: bool = False,
     ) -> None:
         self._hub = Hub(
             name=name,
@@ -62,6 +65,7 @@ class CommonTransport(Transport, ABC):
             schema_hash=schema_hash,
             parameters=parameters,
             gossip=gossip,
+            masked=masked,
         )
         self._links = {peer.name: Link(self._hub, peer) for peer in peers}
         self._dialling: dict[str, asyncio.Task[None]] = {}
@@ -86,7 +90,12 @@ class CommonTransport(Transport, ABC):
         if name in self._links:
             self._links[name].send(outgoing)
 
-    def free(self, body: Body) -> None:
+    def say(self, name: str, message: Present | Participants | Decline) -> None:
+        """See `Transport.say`."""
+        if name in self._links:
+            self._links[name].say(message)
+
+    def free(self, body: Body | Masked) -> None:
         """See `Transport.free`; as many are kept as there are neighbours, and none that changes may come to."""
         if self._hub.gossip.compression == "none" and len(self._hub.spare) < len(self._links):
             self._hub.spare.append(body)
@@ -100,6 +109,16 @@ class CommonTransport(Transport, ABC):
             for name, link in self._links.items():
                 if name not in soon:
                     link.ping()
+
+    def silence(self, round_index: int) -> bool:
+        """See `Transport.silence`."""
+        if self._hub.silent_from is not None:
+            return False
+        self._hub.silent_from = round_index
+        with suppress(EgressError):  # the next event raises it
+            for link in self._links.values():
+                link.tell_silence()
+        return True
 
     def update_peers(self, peers: Sequence[Peer]) -> None:
         """See `Transport.update_peers`."""

@@ -7,11 +7,25 @@ import re
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from flop_p2p.config.federation import GossipSettings
+from flop_p2p.config.gossip import GossipSettings
 from flop_p2p.errors import EgressError, WireError
 from flop_p2p.transport.base import Body, Egress, Event, Gate, LinkStatus
 from flop_p2p.transport.routes import Route
-from flop_p2p.wire import AnyMessage, Goodbye, Greeting, Heartbeat, Receipt, encode, envelope, open_envelope
+from flop_p2p.wire import (
+    AnyMessage,
+    Decline,
+    Goodbye,
+    Greeting,
+    Heartbeat,
+    Participants,
+    Present,
+    Receipt,
+    Silence,
+    encode,
+    envelope,
+    open_envelope,
+)
+from flop_p2p.wire.encodings import Masked
 
 logger = logging.getLogger("flop_p2p.transport")
 
@@ -24,8 +38,10 @@ class Hub:
     """The node's side of all its links.
 
     Attributes:
+        masked: bodies leave and come masked only.
         round_index: what heartbeats tell.
         leaving: goodbye was said; nobody is greeted any more.
+        silent_from: round from which no bodies are sent; None as long as they are.
         spare: received bodies that the node needs no more; the next ones are written over them.
     """
 
@@ -38,13 +54,15 @@ class Hub:
         schema_hash: bytes,
         parameters: int,
         gossip: GossipSettings,
+        masked: bool = False,
     ) -> None:
         self.name, self.gate = name, gate
         self.schema_hash, self.parameters = schema_hash, parameters
-        self.gossip = gossip
+        self.gossip, self.masked = gossip, masked
         self.round_index = 0
         self.leaving = False
-        self.spare: list[Body] = []
+        self.silent_from: int | None = None
+        self.spare: list[Body | Masked] = []
         self._egress = egress
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._error: Exception | None = None
@@ -194,6 +212,6 @@ class Hub:
 
 def round_of(message: AnyMessage) -> int:
     """The round that a message is about, `NO_ROUND` if none."""
-    if isinstance(message, Greeting | Heartbeat | Receipt):
+    if isinstance(message, Greeting | Heartbeat | Receipt | Silence | Present | Participants | Decline):
         return message.round
     return message.last_round if isinstance(message, Goodbye) else NO_ROUND

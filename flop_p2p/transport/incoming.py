@@ -4,6 +4,8 @@ import asyncio
 import time
 from functools import partial
 
+import numpy as np
+
 from flop_p2p.errors import WireError
 from flop_p2p.transport.base import Body
 from flop_p2p.transport.beside import beside
@@ -11,6 +13,8 @@ from flop_p2p.transport.hub import Hub
 from flop_p2p.transport.outgoing import TRANSFER_TIMEOUT, WINDOW
 from flop_p2p.transport.routes import LinkError
 from flop_p2p.wire import Assembly, Descriptor, FrameHeader, FrameOpener
+from flop_p2p.wire.chunks import WHOLE
+from flop_p2p.wire.encodings import Masked
 
 MAX_SESSIONS = 8  # sessions whose frames are opened: the newest
 
@@ -48,7 +52,7 @@ class Incoming:
         self._frames.put_nowait((header, sealed))
         return True
 
-    async def next(self) -> tuple[Descriptor, Body] | None:
+    async def next(self) -> tuple[Descriptor, Body | Masked] | None:
         """Wait for a frame and open it; a body that it completes is handed out with its descriptor.
 
         Raises:
@@ -79,7 +83,7 @@ class Incoming:
         if self._assembly is not None and not self.untaken and time.monotonic() - self._moved > patience:
             raise LinkError(f"sent no part of its body for {patience:g} s")
 
-    async def _frame(self, header: bytes, sealed: memoryview) -> tuple[Descriptor, Body] | None:
+    async def _frame(self, header: bytes, sealed: memoryview) -> tuple[Descriptor, Body | Masked] | None:
         decoded = FrameHeader.decode(header)
         opener = self._opener_of(decoded.session)
         if decoded.index == 0:
@@ -113,24 +117,29 @@ class Incoming:
         memory = self._hub.spare.pop() if self._hub.spare else None
         hub = self._hub
         self._assembly = Assembly(
-            descriptor, schema_hash=hub.schema_hash, parameters=hub.parameters, gossip=hub.gossip, memory=memory
+            descriptor,
+            schema_hash=hub.schema_hash,
+            parameters=hub.parameters,
+            gossip=hub.gossip,
+            masked=hub.masked,
+            memory=memory,
         )
         self._skipping, self._due = False, 1
         if descriptor.base >= 0 and descriptor.base != self._held_round:
             raise LinkError(f"changes a body of round {descriptor.base}, and that of {self._held_round} is here")
 
-    async def _advance(self, assembly: Assembly) -> tuple[Descriptor, Body] | None:
+    async def _advance(self, assembly: Assembly) -> tuple[Descriptor, Body | Masked] | None:
         self._due += 1
         if not assembly.complete:
             return None
         descriptor = assembly.descriptor
-        decoded = 0 if descriptor.encoding == "float32" else 4 * self._hub.parameters
+        decoded = 0 if descriptor.encoding in WHOLE else 4 * self._hub.parameters
         try:
             body = await beside(partial(assembly.body, self._held), decoded)
         finally:
             self._assembly, self._due = None, 0
         if self._hub.gossip.compression == "top-k":
-            self._held, self._held_round = body, descriptor.round
+            self._held, self._held_round = body.view(np.float32), descriptor.round
         self.untaken += 1
         return descriptor, body
 

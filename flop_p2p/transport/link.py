@@ -21,6 +21,8 @@ from flop_p2p.transport.base import (
     OutgoingBody,
     Peer,
     Progress,
+    Said,
+    Silent,
 )
 from flop_p2p.transport.hub import Hub
 from flop_p2p.transport.incoming import Incoming
@@ -28,7 +30,20 @@ from flop_p2p.transport.outgoing import Outgoing
 from flop_p2p.transport.routes import LinkError, Route, Way
 from flop_p2p.transport.session import Session, clock_skew
 from flop_p2p.transport.throttle import Throttle
-from flop_p2p.wire import MAX_FRAMES, AnyMessage, Credit, Descriptor, Goodbye, Heartbeat, Receipt
+from flop_p2p.wire import (
+    MAX_FRAMES,
+    AnyMessage,
+    Credit,
+    Decline,
+    Descriptor,
+    Goodbye,
+    Heartbeat,
+    Participants,
+    Present,
+    Receipt,
+    Silence,
+)
+from flop_p2p.wire.encodings import Masked
 
 logger = logging.getLogger("flop_p2p.transport")
 
@@ -118,9 +133,20 @@ class Link:
             except LinkError as error:
                 self._break(str(error))
 
+    def say(self, message: AnyMessage) -> None:
+        """Send a message, if there is a session; what has to wait for the disk waits beside the event loop."""
+        if (current := self._current) is not None:
+            post = partial(self._hub.post_safely, self.name, message, current.way.control, self.status)
+            self._hub.spawn(self._guard(current, post))
+
     def ping(self) -> None:
         """Send a sign of life now: if the neighbour's connection is gone, it is lost at once."""
         self.post(Heartbeat(round=self._hub.round_index, sent=time.monotonic(), echo=0.0))
+
+    def tell_silence(self) -> None:
+        """Tell from which round on this node sends no bodies, if it does not."""
+        if self._hub.silent_from is not None:
+            self.post(Silence(round=self._hub.silent_from))
 
     def read(self, parts: Sequence[memoryview]) -> AnyMessage | None:
         """The message in ``parts``, None where too many come for another to be looked at; see `Hub.read`."""
@@ -158,8 +184,12 @@ class Link:
             current.outgoing.receipt(message.round, message.chain)
             self._hub.emit(Delivered(self.name, message.round))
             self._renew_in_time(current, message.round)
+        elif isinstance(message, Silence):
+            self._hub.emit(Silent(self.name, message.round))
         elif isinstance(message, Goodbye):
             self._leave(message, current)
+        elif isinstance(message, Present | Participants | Decline) and self._hub.masked:
+            self._hub.emit(Said(self.name, message))
         else:
             raise WireError(f"a {message.kind} message at the wrong time")
 
@@ -214,9 +244,9 @@ class Link:
         self.lose(reason)
         ended()
 
-    async def _completed(self, current: _Current, descriptor: Descriptor, body: Body) -> None:
+    async def _completed(self, current: _Current, descriptor: Descriptor, body: Body | Masked) -> None:
         self._hub.receipt(self.name, "body", descriptor.round, descriptor.chain)
-        self._hub.emit(BodyReceived(self.name, descriptor.round, body))
+        self._hub.emit(BodyReceived(self.name, descriptor.round, body, descriptor.participants))
         receipt = Receipt(round=descriptor.round, chain=descriptor.chain)
         await self._hub.post_safely(self.name, receipt, current.way.control, self.status)
         self._renew_in_time(current, descriptor.round)
@@ -273,6 +303,7 @@ class Link:
     async def _beat(self, current: _Current) -> None:
         """Tell that this node lives, and notice when the neighbour does not."""
         gossip = self._hub.gossip
+        self.tell_silence()
         while self._current is current:
             self.ping()
             await asyncio.sleep(gossip.heartbeat)

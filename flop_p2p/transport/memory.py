@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flop_p2p.config.federation import GossipSettings
+from flop_p2p.config.gossip import GossipSettings
 from flop_p2p.transport.acceptor import Acceptor
 from flop_p2p.transport.base import Egress, Gate, Peer
 from flop_p2p.transport.common import CommonTransport
@@ -93,6 +93,7 @@ class MemoryTransport(CommonTransport):
         schema_hash: bytes,
         parameters: int,
         gossip: GossipSettings,
+        masked: bool = False,
     ) -> None:
         super().__init__(
             name=name,
@@ -102,6 +103,7 @@ class MemoryTransport(CommonTransport):
             schema_hash=schema_hash,
             parameters=parameters,
             gossip=gossip,
+            masked=masked,
         )
         self.name = name
         self._network = network

@@ -4,7 +4,7 @@ import asyncio
 import time
 from functools import partial
 
-from flop_p2p.errors import WireError
+from flop_p2p.errors import EgressError, WireError
 from flop_p2p.transport.base import LinkStatus, OutgoingBody
 from flop_p2p.transport.beside import beside
 from flop_p2p.transport.hub import Hub
@@ -92,6 +92,8 @@ class Outgoing:
 
     async def _send_body(self, outgoing: OutgoingBody) -> None:
         sealer, payload = self.sealer, outgoing.payload(self._told)
+        if self._hub.masked and payload.encoding != "masked":
+            raise EgressError(f"a body that is not masked was about to leave for {self._name}; it did not")
         chunks = chunk_views(payload.data.data, self._chunk_bytes)
         size = payload.data.nbytes
         chain = self._hub.record(self._name, "body", outgoing.round, size, payload.sha256, durable=False)
@@ -108,6 +110,7 @@ class Outgoing:
             chunk_bytes=self._chunk_bytes,
             chunks=len(chunks),
             sha256=payload.sha256,
+            participants=payload.participants,
             chain=chain,
         ).encode()
         for index, plaintext in enumerate([memoryview(descriptor), *chunks]):

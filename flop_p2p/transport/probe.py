@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import zmq.asyncio
 
-from flop_p2p.config.federation import GossipSettings
+from flop_p2p.config.gossip import GossipSettings
 from flop_p2p.errors import WireError
 from flop_p2p.transport.base import Egress, Gate, LinkStatus, Peer, TransportKeys
 from flop_p2p.transport.connection import Connection, connect

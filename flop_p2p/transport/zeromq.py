@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import zmq
 import zmq.asyncio
 
-from flop_p2p.config.federation import GossipSettings
+from flop_p2p.config.gossip import GossipSettings
 from flop_p2p.errors import TransportError
 from flop_p2p.transport.base import Egress, Gate, Peer, TransportKeys
 from flop_p2p.transport.common import CommonTransport
@@ -22,7 +22,7 @@ class ZmqTransport(CommonTransport):
     """Everything runs in the event loop that `open` ran in.
 
     Args:
-        name, peers, gate, egress, schema_hash, parameters, gossip: see `CommonTransport`.
+        name, peers, gate, egress, schema_hash, parameters, gossip, masked: see `CommonTransport`.
         keys: of this node.
         listen, bulk_listen: addresses to bind; None where the site only dials out (or CURVE carries the bodies).
         proxy: SOCKS5 proxy ``host:port`` for outgoing connections.
@@ -42,6 +42,7 @@ class ZmqTransport(CommonTransport):
         listen: str | None,
         bulk_listen: str | None,
         proxy: str | None,
+        masked: bool = False,
     ) -> None:
         super().__init__(
             name=name,
@@ -51,6 +52,7 @@ class ZmqTransport(CommonTransport):
             schema_hash=schema_hash,
             parameters=parameters,
             gossip=gossip,
+            masked=masked,
         )
         self._keys, self._proxy = keys, proxy
         self._listen_at, self._bulk_listen_at = listen, bulk_listen

@@ -5,13 +5,14 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from flop_p2p.config.federation import GossipSettings
+from flop_p2p.config.gossip import GossipSettings
 from flop_p2p.errors import WireError
-from flop_p2p.wire.encodings import AGREED, decode, encoded_bytes
+from flop_p2p.wire.encodings import Compressed, Masked, agreed, decode, encoded_bytes
 from flop_p2p.wire.frames import CHUNK_BYTES, Descriptor
 
 BYTES_PER_PARAMETER = 4
 Vector = NDArray[np.float32]
+WHOLE = {"float32": "<f4", "masked": "<u4"}  # encodings of which the bytes are the numbers
 CHECK_BLOCK = 1 << 16  # numbers whose finiteness is checked at a time: the mask of a block stays in the cache
 
 
@@ -34,6 +35,7 @@ class Assembly:
         schema_hash: SHA-256 of the schema that both sides agreed on.
         parameters: numbers in a body of that schema.
         gossip: which encodings were agreed on.
+        masked: whether bodies are masked.
         memory: a body of ``[parameters]`` that nobody needs any more, to be overwritten; None allocates a new one.
 
     Raises:
@@ -47,10 +49,11 @@ class Assembly:
         schema_hash: bytes,
         parameters: int,
         gossip: GossipSettings,
-        memory: Vector | None = None,
+        masked: bool = False,
+        memory: Vector | Masked | None = None,
     ) -> None:
-        if descriptor.encoding not in AGREED[gossip.compression]:
-            raise WireError(f"body in {descriptor.encoding}, but gossip.compression is {gossip.compression!r}")
+        if descriptor.encoding not in (allowed := agreed(gossip, masked)):
+            raise WireError(f"body in {descriptor.encoding}, but the federation agreed on {' or '.join(allowed)}")
         size = encoded_bytes(descriptor.encoding, parameters, gossip.top_k)
         if descriptor.schema_hash != schema_hash:
             raise WireError(f"body of schema {descriptor.schema_hash.hex()[:16]}, ours is {schema_hash.hex()[:16]}")
@@ -62,8 +65,9 @@ class Assembly:
             raise WireError(f"{descriptor.chunks} chunks of {descriptor.chunk_bytes} bytes do not make {size} bytes")
         self.descriptor = descriptor
         self._parameters, self._top_k = parameters, gossip.top_k
-        if descriptor.encoding == "float32":
-            self._data = np.empty(parameters, "<f4") if memory is None else memory.view("<f4")
+        if descriptor.encoding in WHOLE:
+            number = WHOLE[descriptor.encoding]
+            self._data = np.empty(parameters, number) if memory is None else memory.view(number)
         else:
             self._data = np.empty(size, np.uint8)
         self._view = self._data.data.cast("B")  # cut as chunks come: a sender might announce a million
@@ -103,8 +107,9 @@ class Assembly:
             self._objection = self._objection or self._not_finite(start, start + chunk.nbytes // BYTES_PER_PARAMETER)
         self._added = index
 
-    def body(self, base: Vector | None = None) -> Vector:
-        """The body, float32 ``[parameters]``; one that was sent as float32 without a copy (on little-endian machines).
+    def body(self, base: Vector | None = None) -> Vector | Masked:
+        """The body, ``[parameters]``: float32, or uint32 if it is masked. Those that come whole are not copied (on
+        little-endian machines).
 
         Args:
             base: the body that this one changes.
@@ -121,10 +126,17 @@ class Assembly:
             raise WireError(f"body of round {self.descriptor.round}: its SHA-256 is not the one announced")
         if self._objection:
             raise WireError(f"body of round {self.descriptor.round}: {self._objection}")
-        if self.descriptor.encoding == "float32":
-            return self._data.astype(np.float32, copy=False)
+        match self.descriptor.encoding:
+            case "float32":
+                return self._data.astype(np.float32, copy=False)
+            case "masked":
+                return self._data.astype(np.uint32, copy=False)
+            case encoding:
+                return self._decode(encoding, base)
+
+    def _decode(self, encoding: Compressed, base: Vector | None) -> Vector:
         try:
-            return decode(self.descriptor.encoding, self._data, self._parameters, self._top_k, base)
+            return decode(encoding, self._data, self._parameters, self._top_k, base)
         except WireError as error:
             raise WireError(f"body of round {self.descriptor.round}: {error}") from None
 

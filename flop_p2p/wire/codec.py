@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from flop_p2p.errors import WireError
 from flop_p2p.wire.messages import MAX_CONTROL_BYTES, WIRE_VERSION, AnyMessage, Message
+from flop_p2p.wire.participants import MAX_LIST_BYTES, SIGNATURE_BYTES
 
 CHAIN_BYTES = 32  # SHA-256 of an egress log line
 NESTED = (list, dict)
@@ -61,20 +62,25 @@ def open_envelope(data: bytes | bytearray | memoryview) -> tuple[AnyMessage, byt
         raise WireError(f"envelope: the sender speaks version {version}, this node speaks {WIRE_VERSION}")
     if not isinstance(chain, bytes) or len(chain) != CHAIN_BYTES or not isinstance(payload, bytes):
         raise WireError("envelope: chain hash or payload is not what it should be")
-    fields = read_map(payload, MAX_CONTROL_BYTES, "message")
+    fields = read_map(payload, MAX_CONTROL_BYTES, "message", MAX_LIST_BYTES)
     kind = fields.get("kind")
     if not isinstance(kind, str) or kind not in CLASSES:
         raise WireError(f"message: unknown kind {kind!a:.60}")
     return build(CLASSES[kind], fields, f"{kind} message"), chain
 
 
-def read_map(data: bytes | bytearray | memoryview, limit: int, what: str) -> dict[str, Any]:
+def read_map(
+    data: bytes | bytearray | memoryview, limit: int, what: str, longest: int = SIGNATURE_BYTES
+) -> dict[str, Any]:
     """The one msgpack map with text keys that ``data`` (at most ``limit`` bytes) consists of; its values are unchecked.
+
+    Args:
+        longest: bytes of a value.
 
     Raises:
         WireError: ``data`` is anything else; the message begins with ``what``.
     """
-    fields = _unpack(data, limit, what, max_map_len=32, max_str_len=limit, max_bin_len=64)
+    fields = _unpack(data, limit, what, max_map_len=32, max_str_len=limit, max_bin_len=longest)
     if not isinstance(fields, dict):
         raise WireError(f"{what}: not a map of fields")
     return fields

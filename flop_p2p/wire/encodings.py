@@ -10,13 +10,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from flop_p2p.config.federation import Compression, GossipSettings
+from flop_p2p.config.gossip import Compression, GossipSettings
 from flop_p2p.errors import TrainingError, WireError
 
 Compressed = Literal["bfloat16", "int8", "top-k"]
-Encoding = Literal["float32"] | Compressed
+Encoding = Literal["float32", "masked"] | Compressed  # masked: integers modulo 2^32, see `flop_p2p.gossip.masking`
 Numbers = NDArray[np.float32]  # [parameters]
 Bytes = NDArray[np.uint8]  # [bytes]
+Masked = NDArray[np.uint32]  # [parameters]
 
 # what may be sent: the first to whoever holds no body yet, the last to all others
 AGREED: dict[Compression, tuple[Encoding, ...]] = {
@@ -41,7 +42,7 @@ def encoded_bytes(encoding: Encoding, parameters: int, top_k: float) -> int:
         top_k: the part of them that ``top-k`` changes.
     """
     match encoding:
-        case "float32":
+        case "float32" | "masked":
             return 4 * parameters
         case "bfloat16":
             return 2 * parameters
@@ -51,8 +52,13 @@ def encoded_bytes(encoding: Encoding, parameters: int, top_k: float) -> int:
             return CHANGE_BYTES * changes(parameters, top_k)
 
 
+def agreed(gossip: GossipSettings, masked: bool) -> tuple[Encoding, ...]:
+    """The encodings that the settings allow; where bodies are masked, no other."""
+    return ("masked",) if masked else AGREED[gossip.compression]
+
+
 def agreed_bytes(gossip: GossipSettings, parameters: int) -> tuple[int, ...]:
-    """How many bytes a body may take: one number for each encoding that the settings allow."""
+    """How many bytes a body may take: one number for each encoding that the settings allow, masked or not."""
     return tuple(encoded_bytes(encoding, parameters, gossip.top_k) for encoding in AGREED[gossip.compression])
 
 

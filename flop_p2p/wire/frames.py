@@ -12,7 +12,7 @@ MAX_CHUNKS = 1 << 20
 TAG_BYTES = 16
 MAX_FRAME_BYTES = MAX_CHUNK_BYTES + TAG_BYTES
 MAX_HEADER_BYTES = 128
-MAX_DESCRIPTOR_BYTES = 256
+MAX_DESCRIPTOR_BYTES = 320
 
 # Frames that one key may seal. GCM's margin shrinks with the square of the blocks under one key: 2^18 frames of 2^18
 # blocks keep an attacker's advantage at 2^-57, where TLS 1.3 keeps it (RFC 8446, section 5.5).
@@ -69,6 +69,7 @@ class Descriptor(Message):
     chunk_bytes: size of every chunk but the last, which may be shorter.
     chunks: how many follow.
     sha256: of what is sent.
+    participants: hash of the list that a masked body was masked for; empty for the other encodings.
     chain: hash of the sender's egress log line about this body.
     """
 
@@ -80,12 +81,15 @@ class Descriptor(Message):
     chunk_bytes: int = Field(ge=4, le=MAX_CHUNK_BYTES, multiple_of=4)
     chunks: int = Field(ge=1, le=MAX_CHUNKS)
     sha256: Digest
+    participants: bytes = Field(b"", max_length=32)
     chain: Digest
 
     @model_validator(mode="after")
-    def _changes_have_a_base(self) -> "Descriptor":
+    def _encoding_is_complete(self) -> "Descriptor":
         if (self.encoding == "top-k") != (self.base >= 0):
             raise ValueError(f"a body in {self.encoding} that changes one of round {self.base}")
+        if (self.encoding == "masked") != (len(self.participants) == 32):
+            raise ValueError(f"a body in {self.encoding} with {len(self.participants)} bytes about its participants")
         return self
 
     def encode(self) -> bytes:

@@ -4,11 +4,12 @@ A message travels as msgpack ``[version, chain, payload]``: ``payload`` is the m
 the hash of the sender's egress log line about it (32 bytes), which the receiver keeps as a receipt.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 
 from flop_p2p.config.federation import PROTOCOL_VERSION, SiteName
+from flop_p2p.wire.participants import MAX_LIST_BYTES, SIGNATURE_BYTES
 
 WIRE_VERSION = PROTOCOL_VERSION
 MAX_CONTROL_BYTES = 1 << 20  # a hello carries the whole federation file; everything else is tiny
@@ -128,7 +129,59 @@ class Goodbye(Message):
     finished: bool
 
 
+class Silence(Message):
+    """Do not wait for bodies of mine from ``round`` on: my privacy budget is spent. I go on receiving."""
+
+    kind: Literal["silence"] = "silence"
+    round: Round
+
+
+class Present(Message):
+    """Masked gossip: I have a body of this round for the sum of those that reach you.
+
+    key: X25519 public key, made for this receiver and round alone.
+    signature: Ed25519, by the member key, over federation, receiver, round, the sender's name and ``key``.
+    """
+
+    kind: Literal["present"] = "present"
+    round: Round
+    key: Digest
+    signature: bytes = Field(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)
+
+
+class Participants(Message):
+    """Masked gossip: those who declared themselves present to me; mask your body for all of them and send it.
+
+    participants: see `flop_p2p.wire.participants`.
+    """
+
+    kind: Literal["participants"] = "participants"
+    round: Round
+    participants: bytes = Field(max_length=MAX_LIST_BYTES)
+
+
+class Decline(Message):
+    """Masked gossip: no masked body of this round comes from me, whatever I declared before."""
+
+    kind: Literal["decline"] = "decline"
+    round: Round
+    reason: Line
+
+
 AnyMessage = Annotated[
-    Hello | Welcome | Ready | Refuse | Unknown | Heartbeat | Credit | Receipt | Goodbye, Field(discriminator="kind")
+    Hello
+    | Welcome
+    | Ready
+    | Refuse
+    | Unknown
+    | Heartbeat
+    | Credit
+    | Receipt
+    | Goodbye
+    | Silence
+    | Present
+    | Participants
+    | Decline,
+    Field(discriminator="kind"),
 ]
-KINDS = ("hello", "welcome", "ready", "refuse", "unknown", "heartbeat", "credit", "receipt", "goodbye", "body")
+KINDS = (*(kind.model_fields["kind"].default for kind in get_args(get_args(AnyMessage)[0])), "body")

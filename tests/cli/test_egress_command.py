@@ -41,6 +41,9 @@ SNAPSHOT: dict[str, Any] = {
     "seconds": {"training": 1.5, "mixing": 0.25},
     "absences": 1,
     "catch_ups": 0,
+    "privacy": {"epsilon": 3.5, "budget": 8.0, "delta": 1e-5, "unit": "patient", "stopped": 4},
+    "masking": "pairwise",
+    "masked_skips": 3,
     "started": 1.8e9,
     "finished": False,
     "neighbours": {
@@ -158,6 +161,7 @@ def test_status_shows_the_node_and_its_neighbours(run: Run, site: Path) -> None:
     assert "waiting for west" in words
     assert "accuracy 0.8750" in words
     assert "sent, received 12.35 MB, 0.00 MB" in words
+    assert "epsilon 3.500 of 8 at delta 1e-05, a patient; only receives since round 4" in words
     assert "south connected 3 – 2.1 ms 0.00 MB 2.50 MB 0 0" in words
     assert "west refused: other [key] 0 – – 0.00 MB 0.00 MB 0 0" in words
 

@@ -65,6 +65,23 @@ def test_sites_take_the_names_of_a_topology_file(tmp_path: Path) -> None:
     assert list(summary["metrics"]["accuracy"]["per_site"]) == ["graz", "linz", "ulm", "wien"]
 
 
+def test_a_private_run_tells_what_it_spent_and_what_became_of_batch_norm(tmp_path: Path) -> None:
+    noise = ("--noise-multiplier", "2", "--limit-images", "60", "--local-steps", "1", "--batch-size", "8")
+    output = run(*noise, "--model", "resnet18", "--rounds", "1", "--out", str(tmp_path / "run"))
+    assert "resnet18: GroupNorm takes the place of 20 BatchNorm layers" in output
+    assert "differential privacy of a record: epsilon " in output
+    assert "stopped sending" not in output
+
+
+def test_a_budget_that_is_spent_is_told() -> None:
+    sites = {"a": {"epsilon": 3.0, "stopped": 2}, "b": {"epsilon": 2.5, "stopped": None}}
+    line = simulate.privacy_line({"unit": "patient", "delta": 1e-6, "sites": sites})
+    assert line == (
+        "differential privacy of a patient: epsilon 2.50 to 3.00 at delta 1e-06; 1 of 2 spent their budget and stopped "
+        "sending"
+    )
+
+
 def test_resume_needs_a_directory() -> None:
     result = CliRunner().invoke(app, ["--resume"])
     assert result.exit_code == 2

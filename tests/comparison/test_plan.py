@@ -36,6 +36,12 @@ def test_only_methods_that_gossip_are_compressed(experiment):
     assert plan.run(plan.arms[0], 0, 0.1).settings.gossip == GossipSettings()
 
 
+def test_only_methods_that_gossip_are_masked(experiment):
+    settings = experiment({"privacy.masking": "pairwise"}, methods="local,flop,p2p-flop", topologies="ring")
+    plan = build_plan(settings, OUT)
+    assert [plan.run(arm, 0, 0.1).settings.privacy.masking for arm in plan.arms] == ["none", "none", "pairwise"]
+
+
 def test_a_topology_file_goes_by_its_name_and_names_the_sites_of_all(experiment, tmp_path):
     file = tmp_path / "Two Cities.toml"
     file.write_text('sites = ["ann", "bob", "cid", "dan"]\nedges = [["ann", "bob"], ["bob", "cid"], ["cid", "dan"]]\n')

@@ -153,11 +153,17 @@ def test_other_wrong_values() -> None:
     assert "top_k needs compression = 'top-k', and compression is 'int8'" in refusal(
         gossip={"compression": "int8", "top_k": 0.1}
     )
+    assert "masking_range needs masking = 'pairwise', and masking is 'none'" in refusal(privacy={"masking_range": 2})
+    assert "which gossip.compression = 'int8' cannot make smaller" in refusal(
+        gossip={"compression": "int8"}, privacy={"masking": "pairwise"}
+    )
     assert "consensus_step needs compression" in refusal(gossip={"consensus_step": 1})
     assert "epsilon needs a noise_multiplier above 0" in refusal(privacy={"epsilon": 8})
     for key, value in (("head_loss", "logit-adjusted"), ("class_weights", "balanced"), ("sampling", "balanced")):
         refused = refusal(training={key: value}, privacy={"noise_multiplier": 1})
         assert f"training.{key} = {value!r} goes by the counts of a site's labels" in refused
+    refused = refusal(model={"batch_norm": "private"}, privacy={"noise_multiplier": 1})
+    assert "GroupNorm takes the place of BatchNorm" in refused
     assert "'logit-adjusted' corrects for the class prior already" in refusal(
         training={"head_loss": "logit-adjusted", "sampling": "balanced"}
     )
@@ -205,33 +211,26 @@ def test_the_id_depends_on_no_order_address_or_signature(
     assert after.names == before.names
 
 
-def complete(private: bool = False) -> FederationSettings:
-    """A federation in which nothing that can be set is left empty; privacy and label counts exclude each other."""
+def complete(gossip: dict[str, Any], privacy: dict[str, Any]) -> FederationSettings:
+    """A federation in which nothing that can be set is left empty; not all of it goes together."""
     return federation(
         samples={**SAMPLES, "mean": [0.5], "std": [0.25]},
         topology={"name": "net.toml"},
         graph={"sites": ["ann"], "edges": [["ann", "bob", 0.5]], "own_weights": {"ann": 0.5}},
-        gossip={"compression": "top-k"},
-        privacy={"noise_multiplier": 1, "epsilon": 8} if private else {},
+        gossip=gossip,
+        privacy=privacy,
     )
 
 
+COMPLETE = [
+    complete({"compression": "top-k"}, {}),
+    complete({}, {"masking": "pairwise"}),
+    complete({}, {"noise_multiplier": 1, "epsilon": 8}),
+]
 TEXTS = (
     *("multilabel", "flop", "private", "uniform", "samples", "adam", "cosine", "reset", "logit-adjusted", "balanced"),
-    *(
-        "wait",
-        "curve",
-        "int8",
-        "pairwise",
-        "patient",
-        "prv",
-        "server",
-        "other.toml",
-        "other",
-        "f" * 40,
-        "f" * 64,
-        "tcp://f:1",
-    ),
+    *("wait", "curve", "int8", "pairwise", "none", "patient", "prv", "server", "other.toml", "other"),
+    *("f" * 40, "f" * 64, "tcp://f:1"),
 )
 LISTS = (["a", "b", "d"], [1, 8, 9], [0.75], ["d"], [["bob", "cid", 0.5]], [{"member": "ann", "signature": "f" * 128}])
 
@@ -250,19 +249,19 @@ def leaves(values: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path]
 
 
-@pytest.mark.parametrize("path", leaves(complete().model_dump(mode="json")), ids=lambda path: ".".join(map(str, path)))
+@pytest.mark.parametrize("path", leaves(COMPLETE[0].model_dump(mode="json")), ids=lambda path: ".".join(map(str, path)))
 def test_every_other_setting_changes_the_id(path: tuple[Any, ...]) -> None:
-    before = complete(private=path[0] == "privacy")
-    changed = []
-    for value in others(value_at(before.model_dump(mode="json"), path)):
-        values = before.model_dump(mode="json")
-        value_at(values, path[:-1])[path[-1]] = value
-        with contextlib.suppress(ValidationError):
-            changed.append(FederationSettings.model_validate(values))
-    different = [after for after in changed if after != before]
+    different = []
+    for before in COMPLETE:
+        for value in others(value_at(before.model_dump(mode="json"), path)):
+            values = before.model_dump(mode="json")
+            value_at(values, path[:-1])[path[-1]] = value
+            with contextlib.suppress(ValidationError):
+                different.append((before, FederationSettings.model_validate(values)))
+    different = [(before, after) for before, after in different if after != before]
     assert different, "none of the values fits"
     counts = path[-1] not in ("control", "signatures") and path[-1:] + path[:1] != ("bulk", "members")
-    assert all((after.id != before.id) == counts for after in different)
+    assert all((after.id != before.id) == counts for before, after in different)
 
 
 def value_at(values: Any, path: tuple[Any, ...]) -> Any:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,13 @@ def several_labels() -> FederatedData:
 
 
 @pytest.fixture
+def patients(several_labels: FederatedData) -> FederatedData:
+    """The same with patients, of one to three samples each."""
+    names = np.array([f"Patient No. {number // 4}" for number in range(20)])
+    return replace(several_labels, dataset=replace(several_labels.dataset, patients=names))
+
+
+@pytest.fixture
 def site_file(tmp_path: Path) -> Path:
     """A table of two classes in the file of one site."""
     simulated = load_federated(DataSettings(source="breast-cancer", sites=2, limit_images=60), 0)
@@ -190,6 +198,21 @@ def test_several_labels_in_another_order(tmp_path: Path, several_labels: Federat
     assert len(own.sites[0].validation) == 0
 
 
+def test_a_file_has_numbers_for_patients_and_no_names(tmp_path: Path, patients: FederatedData) -> None:
+    path, site = tmp_path / "ward.safetensors", patients.sites[0]
+    export_site(patients, site, path)
+    assert patients.dataset.patients is not None
+    for name in set(patients.dataset.patients.tolist()):
+        assert name.encode() not in path.read_bytes()
+    samples = agreed(patients.dataset.class_names, patients.dataset.inputs.shape[1:], patients.dataset.task)
+    own = load(samples, source="safetensors", path=path)
+    assert own.dataset.patients is not None
+    for part in ("train", "validation", "test"):
+        before = patients.dataset.patients[getattr(site, part)]
+        after = own.dataset.patients[getattr(own.sites[0], part)]
+        assert np.array_equal(before[:, None] == before, after[:, None] == after)
+
+
 def change(path: Path, metadata: dict[str, str] | None = None, **arrays: np.ndarray | None) -> None:
     """Write the file again with other arrays (``train_inputs`` for ``train.inputs``; None removes one) or metadata."""
     content: dict[str, np.ndarray | None] = {**load_file(path)}
@@ -208,6 +231,11 @@ ONE = np.zeros(1, np.int64)
     [
         ({"test_labels": None}, "holds .*, not inputs and labels of three splits"),
         ({"extra": ONE}, "holds extra, "),
+        ({"train_patients": ONE}, "not inputs and labels and patients of three splits"),
+        (
+            {f"{part}_patients": np.zeros(3, np.int64) for part in ("train", "validation", "test")},
+            r"train\.patients is \[3\] of int64; it must be \[\d+\] of int64",
+        ),
         ({"train_inputs": ROW, "train_labels": np.zeros(2, np.int64)}, r"train.labels is \[2\] of int64; .* \[1\]"),
         ({"train_inputs": ROW, "train_labels": np.full(1, 2)}, "train.labels row 0: label 2 is not one of 0 to 1"),
         ({"train_inputs": ROW, "train_labels": np.full(1, -1)}, "label -1 is not one of 0 to 1"),

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from flop_p2p.config import TopologySettings
-from flop_p2p.config.federation import GossipSettings
+from flop_p2p.config.gossip import GossipSettings
 from flop_p2p.gossip.actions import (
     Action,
     Mix,

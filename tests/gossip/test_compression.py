@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flop_p2p.config.federation import GossipSettings
+from flop_p2p.config.gossip import GossipSettings
 from flop_p2p.gossip.compression import move, publish, rounding
 
 Bodies = np.ndarray[Any, np.dtype[np.float32]]

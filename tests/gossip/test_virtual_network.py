@@ -203,11 +203,35 @@ def test_a_site_joins_in_the_round_of_its_revision(topology: str, first_round: i
     assert not any(site.protocol.absences for site in network.sites.values())
 
 
+@pytest.mark.parametrize("staleness", [0, 1])
+@pytest.mark.parametrize("kind", ["ring", "full", "one-peer-exponential", "directed ring", "server"])
+def test_nobody_waits_for_those_whose_budget_is_spent(kind: str, staleness: int) -> None:
+    if kind == "server":
+        plans: dict[str, Plan] = dict(star_plans({f"site-{number}": 1.0 for number in range(4)}))
+    else:
+        plans = dict(gossip_plans(schedule_of(kind, 4, 0)))
+    budgets = {name: 3 + 2 * number for number, name in enumerate(sorted(plans)[:3]) if name != "server"}
+    gossip = GossipSettings(deadline=500, staleness=staleness, start_timeout=20, heartbeat=1, lost_after=3)
+    network = VirtualNetwork(plans, first_bodies(tuple(plans)), 12, 1, gossip=gossip, budgets=budgets)
+    network.run(200)
+    for name, site in network.sites.items():
+        assert site.complete, f"{name} waits in round {site.protocol.round_index}"
+        assert site.protocol.catch_ups == 0
+        assert site.protocol.published == budgets.get(name, 12) - 1
+        for mix in site.mixes:
+            assert {part.name for part in mix.parts} == {
+                other for other in plans[name].weights(mix.round).keys() - {name} if mix.round < budgets.get(other, 12)
+            }
+
+
 KINDS = ["ring", "full", "one-peer-exponential", "base:1", "exponential", "epidemic:1", "path", "directed ring"]
 
 
-def stormy(seed: int) -> VirtualNetwork:
-    """A network whose topology, settings, weather and misfortunes are all drawn from ``seed``."""
+def stormy(seed: int, private: bool = False) -> VirtualNetwork:
+    """A network whose topology, settings, weather and misfortunes are all drawn from ``seed``.
+
+    Of a ``private`` one most sites come to the end of their privacy budget.
+    """
     draw = Random(seed)
     count, rounds = draw.randint(2, 6), draw.randint(3, 10)
     kind = draw.choice([*KINDS, "server"])
@@ -248,6 +272,9 @@ def stormy(seed: int) -> VirtualNetwork:
         first_rounds=first_rounds,
         linger=draw.choice([0, 10]),
     )
+    if private:
+        spend = Random(f"budgets {seed}")
+        network.budgets = {name: spend.randint(0, rounds) for name in names if name != "server"}
     for _ in range(draw.randint(0, 6)):
         name, other = draw.choice(names), draw.choice(names)
         when, pause = draw.uniform(0, 60), draw.choice([0.5, 5, 30, 100])
@@ -284,11 +311,13 @@ def check_alive(network: VirtualNetwork) -> None:
 BLOCK = 30
 
 
-@pytest.mark.parametrize("block", range(8))
-def test_whatever_happens_everyone_alive_finishes(block: int) -> None:
+@pytest.mark.parametrize(
+    ("block", "private"), [*((block, False) for block in range(8)), (0, True), (1, True), (2, True)]
+)
+def test_whatever_happens_everyone_alive_finishes(block: int, private: bool) -> None:
     for seed in range(block * BLOCK, (block + 1) * BLOCK):
         try:
-            network = stormy(seed)
+            network = stormy(seed, private)
             bodies = np.array([checkpoint.body for checkpoint in network.checkpoints.values()])
             network.run(3_000)
             check_alive(network)

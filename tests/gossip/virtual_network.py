@@ -9,7 +9,7 @@ from random import Random
 
 import numpy as np
 
-from flop_p2p.config.federation import GossipSettings
+from flop_p2p.config.gossip import GossipSettings
 from flop_p2p.gossip.actions import (
     Action,
     CancelTimer,
@@ -26,6 +26,7 @@ from flop_p2p.gossip.protocol import RoundProtocol
 
 GOSSIP = GossipSettings(deadline=10, staleness=1, start_timeout=20, heartbeat=1, lost_after=3)
 EPSILON = 1e-9
+WAITS = ("collecting", "gathering", "catching-up")
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Site:
     mixes: list[Mix] = field(default_factory=list)
     trained: list[int] = field(default_factory=list)
     seen: tuple[int, str, float] = (-1, "starting", 0.0)  # round and phase, and since when
+    silent_from: int | None = None
 
     def happens(self, event: Callable[[], list[Action]]) -> None:
         """Tell the protocol what happened, and do as it asks."""
@@ -92,6 +94,7 @@ class Site:
                 self.trained.append(round_index)
                 network.later(network.training_time(self.name), self, lambda: self.train(round_index))
             case Publish(round_index, receivers):
+                assert self.silent_from is None, "a body is published after the budget was spent"
                 assert self.outgoing is None or round_index > self.outgoing[0] or not self.trained
                 assert list(receivers) == sorted(receivers)
                 self.outgoing = (round_index, self.body.copy())
@@ -117,6 +120,10 @@ class Site:
                 network.finished(self)
 
     def train(self, round_index: int) -> None:
+        if round_index >= self.network.budgets.get(self.name, self.network.rounds):
+            self.network.hush(self, round_index)
+            self.happens(self.protocol.passed_over)
+            return
         self.body = self.body + self.network.work(self.name, round_index)
         self.happens(self.protocol.trained)
 
@@ -166,9 +173,7 @@ class Site:
             self.network.tell_round(self)
         if (protocol.round_index, protocol.phase) != (round_index, phase):
             self.seen = (protocol.round_index, protocol.phase, now)
-        elif (
-            phase in ("collecting", "catching-up") and protocol.plan.trains and self.network.gossip.isolated == "train"
-        ):
+        elif phase in WAITS and protocol.plan.trains and self.network.gossip.isolated == "train":
             limit = self.network.gossip.deadline * protocol.plan.patience
             limit += self.network.gossip.start_timeout if round_index == 0 else 0
             assert now - since <= limit + EPSILON, f"{self.name} waits beyond its deadline in round {round_index}"
@@ -185,7 +190,11 @@ class VirtualNetwork:
         first_rounds: of sites that join with a later revision.
         linger: seconds that a site that has finished still answers.
         work: what training a round adds to a site's body; nothing by default.
+        budgets: the round from which a site's privacy budget lets it only receive.
     """
+
+    site_type = Site
+    masked = False
 
     def __init__(
         self,
@@ -201,7 +210,9 @@ class VirtualNetwork:
         first_rounds: Mapping[str, int] | None = None,
         linger: float = 0.0,
         work: Callable[[str, int], np.ndarray] | None = None,
+        budgets: Mapping[str, int] | None = None,
     ) -> None:
+        self.budgets = dict(budgets or {})
         self.plans = dict(plans)
         self.rounds = rounds
         self.gossip = gossip
@@ -262,10 +273,11 @@ class VirtualNetwork:
             round_index=checkpoint.round,
             has_published=checkpoint.has_published,
             first_round=self._first_rounds.get(name, 0),
+            masked=self.masked,
         )
         before = self.sites.get(name)
         assert before is None or not before.running
-        site = Site(name, protocol, checkpoint.body.copy(), self, next(self.tokens))
+        site = self.site_type(name, protocol, checkpoint.body.copy(), self, next(self.tokens))
         self.sites[name] = site
         self.left.pop(name, None)
         site.seen = (protocol.round_index, protocol.phase, self.now)
@@ -304,7 +316,7 @@ class VirtualNetwork:
             if site.name in pair and link is not None:
                 other = self.other(pair, site.name)
                 last = site.protocol.published
-                self._deliver(site, other, self._delay(), lambda peer, last=last: peer.left(site.name, last, complete))
+                self.deliver(site, other, self.delay(), lambda peer, last=last: peer.left(site.name, last, complete))
         site.running = False
         self.at(self.now + 5, lambda: self._break(site, told=False))
 
@@ -360,21 +372,23 @@ class VirtualNetwork:
 
         def greet(speaker: Site, listener: Site) -> None:
             words = (speaker.protocol.round_index, speaker.protocol.have(listener.name), speaker.complete is True)
-            delay = self._delay()
+            delay, silent_from = self.delay(), speaker.silent_from
 
             def hear() -> None:
                 if self._links[pair] == number:
                     listener.happens(lambda: listener.protocol.connected(speaker.name, *words))
+                    if silent_from is not None:
+                        listener.happens(lambda: listener.protocol.silent(speaker.name, silent_from))
 
             self.later(delay, listener, hear)
 
         greet(one, other)
-        self.later(self._delay(), other, lambda: greet(other, one))
+        self.later(self.delay(), other, lambda: greet(other, one))
 
-    def _delay(self) -> float:
+    def delay(self) -> float:
         return self.random.uniform(*self.weather.latency)
 
-    def _deliver(
+    def deliver(
         self, sender: Site, receiver: str, delay: float, event: Callable[[RoundProtocol], list[Action]]
     ) -> None:
         site, link = self.sites.get(receiver), self._links.get(frozenset((sender.name, receiver)))
@@ -390,9 +404,18 @@ class VirtualNetwork:
         round_index = site.protocol.round_index
         for pair, link in self._links.items():
             if site.name in pair and link is not None:
-                self._deliver(
-                    site, self.other(pair, site.name), self._delay(), lambda peer: peer.progress(site.name, round_index)
+                self.deliver(
+                    site, self.other(pair, site.name), self.delay(), lambda peer: peer.progress(site.name, round_index)
                 )
+
+    def hush(self, site: Site, round_index: int) -> None:
+        """A site tells, once, that it sends no body of this round or a later one."""
+        if site.silent_from is None:
+            site.silent_from = round_index
+            for pair, link in self._links.items():
+                if site.name in pair and link is not None:
+                    other = self.other(pair, site.name)
+                    self.deliver(site, other, self.delay(), lambda peer: peer.silent(site.name, round_index))
 
     def send_body(self, sender: Site, receiver: str) -> None:
         """Send the latest body, or let it wait in place of one that waits: as a link of the daemon does."""
@@ -421,7 +444,7 @@ class VirtualNetwork:
             if self._links[pair] == link:
                 site.receive(sender, round_index, body)
 
-        delays = sorted(self._delay() + self.random.uniform(*self.weather.transfer) for _ in range(copies))
+        delays = sorted(self.delay() + self.random.uniform(*self.weather.transfer) for _ in range(copies))
         for delay in delays:
             self.later(delay, site, arrive)
         if self.weather.overtaking or not delays:

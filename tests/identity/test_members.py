@@ -11,6 +11,7 @@ from flop_p2p.config import (
     FederationSettings,
     GossipSettings,
     Member,
+    PrivacySettings,
     TopologyFile,
     TopologySettings,
     TrainingSettings,
@@ -84,6 +85,7 @@ def same(field: str) -> Callable[[Make, MakeMember], FederationSettings]:
 
 EVERYONE = ("east", "north", "süd", "west")
 SECOND = {"revision": 2, "from_round": 3, "previous": "0" * 64}
+MASKED = PrivacySettings(masking="pairwise")
 BY_SAMPLES = TopologySettings(weighting="samples")
 
 WRONG = {
@@ -113,6 +115,21 @@ WRONG = {
         ),
         "topology",
         "top-k needs the same edges in all rounds; use bfloat16 or int8",
+    ),
+    "masking with a server": (
+        of("east", "hub", method="flop", privacy=MASKED),
+        "training",
+        "privacy.masking is for gossip: with method flop each site receives from one sender",
+    ),
+    "masking with one neighbour": (
+        of(*EVERYONE, privacy=MASKED, topology=TopologySettings(name="path")),
+        "topology",
+        "topology 'path': 'east' receives from 1 other in round 1; with privacy.masking every site needs two senders",
+    ),
+    "masking of pairs": (
+        of(*EVERYONE, privacy=MASKED, topology=TopologySettings(name="one-peer-exponential")),
+        "topology",
+        "receives from 1 other in round 1; with privacy.masking every site needs two senders",
     ),
     "unknown samples": (of(*EVERYONE, topology=BY_SAMPLES), "samples", "number of training samples of 'east'"),
     "unknown samples of flop": (of("east", "hub", method="flop", topology=BY_SAMPLES), "samples", "samples of 'east'"),

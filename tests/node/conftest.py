@@ -66,6 +66,7 @@ def hospitals(tmp_path: Path) -> Callable[..., Hospitals]:
             topology=settings.topology,
             training=settings.training,
             gossip=settings.gossip,
+            privacy=settings.privacy,
             members=tuple(members),
         )
         return Hospitals(settings, federation, sites)

@@ -21,7 +21,21 @@ from flop_p2p.node.egress_verify import verify
 from flop_p2p.node.lines import log_files
 from flop_p2p.transport.base import Egress
 from flop_p2p.wire import encode
-from flop_p2p.wire.messages import KINDS, Credit, Goodbye, Heartbeat, Ready, Receipt, Refuse, Unknown
+from flop_p2p.wire.messages import (
+    KINDS,
+    Credit,
+    Decline,
+    Goodbye,
+    Heartbeat,
+    Participants,
+    Present,
+    Ready,
+    Receipt,
+    Refuse,
+    Silence,
+    Unknown,
+)
+from flop_p2p.wire.participants import MAX_LIST_BYTES
 
 DIGEST = hashlib.sha256(b"body").digest()
 BODY_BYTES = 4 * 8
@@ -303,6 +317,10 @@ def test_real_messages_fit_their_limits() -> None:
         Credit(chunks=1024),
         Receipt(round=2**31, chain=DIGEST),
         Goodbye(last_round=2**31, finished=True),
+        Silence(round=2**31),
+        Present(round=2**31, key=DIGEST, signature=2 * DIGEST),
+        Participants(round=2**31, participants=bytes(MAX_LIST_BYTES)),
+        Decline(round=2**31, reason="\U0001f3e5" * 1000),
     ]
     assert {message.kind for message in largest} | {"hello", "welcome", "body"} == set(KINDS)
     for message in largest:

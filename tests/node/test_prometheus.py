@@ -29,6 +29,8 @@ SNAPSHOT: dict[str, Any] = {
     "validation_accuracy": 0.5,
     "absences": 2,
     "catch_ups": 1,
+    "privacy": None,
+    "masked_skips": 2,
     "neighbours": {
         "south": {
             "state": "connected",
@@ -91,6 +93,7 @@ def test_figures_are_served_by_name_and_neighbour(metrics: NodeMetrics) -> None:
         ("neighbours_connected", ""): 1,
         ("absences_total", ""): 2,
         ("catch_ups_total", ""): 1,
+        ("masked_skips_total", ""): 2,
         ("neighbour_connected", "south"): 1,
         ("neighbour_connected", 'we"st\n'): 0,
         ("neighbour_round", "south"): 3,
@@ -140,3 +143,16 @@ def test_a_closed_port_is_free_again() -> None:
     again = NodeMetrics(f"127.0.0.1:{first.port}")
     again.close()
     assert again.port == first.port
+
+
+def test_the_privacy_budget(metrics: NodeMetrics) -> None:
+    metrics.update({**SNAPSHOT, "privacy": {"epsilon": 3.5, "budget": None, "stopped": 4}})
+    found = samples(metrics)
+    assert found["epsilon", ""] == 3.5
+    assert found["silent", ""] == 1
+    assert ("epsilon_budget", "") not in found
+    metrics.update({**SNAPSHOT, "privacy": {"epsilon": 0.0, "budget": 8.0, "stopped": None}})
+    found = samples(metrics)
+    assert (found["epsilon", ""], found["epsilon_budget", ""], found["silent", ""]) == (0.0, 8.0, 0)
+    metrics.update({**SNAPSHOT, "privacy": None})
+    assert not {name for name, _ in samples(metrics)} & {"epsilon", "epsilon_budget", "silent"}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flop_p2p.config.federation import GossipSettings
+from flop_p2p.config.gossip import GossipSettings
 from flop_p2p.node.checkpoint import Checkpoints, Progress
 from flop_p2p.node.publisher import Publisher
 from flop_p2p.transport.base import Body, OutgoingBody

@@ -63,6 +63,8 @@ def summary(**changes: Any) -> dict[str, Any]:
         "absences": {},
         "skipped_rounds": [],
         "neighbours": ["east"],
+        "privacy": None,
+        "masked_skips": [],
     }
     return {**whole, **changes}
 
@@ -76,6 +78,20 @@ def summary(**changes: Any) -> dict[str, Any]:
         (
             {"absences": {"east": [2]}},
             "finished 5 of 5 rounds with fewer neighbours than configured: east was absent in 1 (round 2)",
+        ),
+        (
+            {"absences": {"east": [5]}, "privacy": {"epsilon": 3.456, "budget": 4.0, "stopped": 3}},
+            "finished 5 of 5 rounds with fewer neighbours than configured: east was absent in 1 (round 5); its privacy "
+            "budget was spent (epsilon 3.46 of 4), so it trained and sent nothing from round 3 on",
+        ),
+        (
+            {"privacy": {"epsilon": 3.456, "budget": 4.0, "stopped": None}},
+            "finished 5 of 5 rounds; every neighbour took part in all of them",
+        ),
+        (
+            {"absences": {"east": [2], "west": [2]}, "masked_skips": [2]},
+            "finished 5 of 5 rounds with fewer neighbours than configured: east was absent in 1 (round 2); "
+            "west was absent in 1 (round 2); no sum of masked bodies came about in 1 (round 2)",
         ),
         (
             {"skipped_rounds": list(range(1, 11)), "completed": 10, "rounds": 20, "complete": False},

@@ -54,10 +54,10 @@ def test_heads_are_bit_identical_through_mixing(simulation: Any, model: str, met
 
     mix, step = run.exchange.mix, run.work.train
 
-    def watched_mix(bodies: torch.Tensor, round_index: int) -> None:
+    def watched_mix(bodies: torch.Tensor, round_index: int, silent: Any) -> None:
         before = heads()
         untouched = bodies.clone()
-        mix(bodies, round_index)
+        mix(bodies, round_index, silent)
         assert heads() == before
         assert not torch.equal(bodies, untouched), "mixing must have changed the bodies"
         seen.append(before)

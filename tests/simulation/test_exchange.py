@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from flop_p2p.errors import ConfigError, TopologyError
+from flop_p2p.errors import ConfigError, TopologyError, TrainingError
 from flop_p2p.simulation import METHODS
 from flop_p2p.simulation.exchange import NoExchange, ServerExchange, build_exchange
 
@@ -123,6 +123,41 @@ def test_changes_alone_are_refused_where_edges_change(experiment: Any) -> None:
     settings = experiment(topology__name="base:1", gossip__compression="top-k")
     with pytest.raises(TopologyError, match="top-k needs the same edges in all rounds"):
         build_exchange(METHODS["p2p-flop"], settings, NAMES, [1, 2, 3, 4])
+
+
+@pytest.mark.parametrize("weighting", ["uniform", "samples"])
+@pytest.mark.parametrize("topology", ["ring", "full"])
+def test_masked_gossip_is_gossip_in_fixed_point(
+    experiment: Any, topology: str, weighting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = []
+    for masking, block_bytes in (("none", 8 << 20), ("pairwise", 8 << 20), ("pairwise", 4 * 4 * 700)):
+        monkeypatch.setattr("flop_p2p.simulation.exchange.BLOCK_BYTES", block_bytes)
+        settings = experiment(topology__name=topology, topology__weighting=weighting, privacy__masking=masking)
+        exchange = build_exchange(METHODS["p2p-flop"], settings, NAMES, [1, 2, 3, 4])
+        bodies = torch.from_numpy(np.random.default_rng(0).normal(size=(4, 2000)).astype(np.float32))
+        for round_index in range(3):
+            exchange.mix(bodies, round_index)
+        results.append(bodies)
+    plain, masked, in_blocks = results
+    assert torch.equal(masked, in_blocks)
+    assert 0 < (masked - plain).norm() / plain.norm() < 1e-6
+    assert exchange.message_bytes(1000, 0) == 4000
+
+
+def test_a_body_beyond_the_range_is_refused_by_the_name_of_its_site(experiment: Any) -> None:
+    settings = experiment(topology__name="ring", privacy__masking="pairwise", privacy__masking_range=2.0)
+    exchange = build_exchange(METHODS["p2p-flop"], settings, NAMES, [1, 2, 3, 4])
+    bodies = torch.zeros(4, 10)
+    bodies[2, 3] = 2.5
+    with pytest.raises(TrainingError, match=r"site c: number 3 of the body is 2\.5, and masking takes .* within 2"):
+        exchange.mix(bodies, 0)
+
+
+def test_masking_is_refused_where_nobody_gossips(experiment: Any) -> None:
+    for method in ("flop", "local", "pooled"):
+        with pytest.raises(ConfigError, match=f"{method} does not gossip, and only gossip is masked"):
+            build_exchange(METHODS[method], experiment(privacy__masking="pairwise"), NAMES, [1, 2, 3, 4])
 
 
 def test_sample_weights_are_refused_where_they_are_undefined(experiment: Any) -> None:

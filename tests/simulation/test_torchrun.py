@@ -79,7 +79,7 @@ def test_mixing_alone_is_that_of_one_process(two: Any, three: Any) -> None:
     for _, found in (two, three):
         distances = found["distances"]
         assert max(distances.values()) < 1e-6
-        for name in ("ring", "one-peer-exponential", "base", "int8", "top-k"):
+        for name in ("ring", "one-peer-exponential", "base", "int8", "top-k", "masked"):
             assert distances[name] == 0
 
 

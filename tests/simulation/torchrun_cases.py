@@ -29,6 +29,7 @@ MIXED: dict[str, dict[str, Any]] = {
     "server": {"method": "flop", "training.participation": 0.5},
     "int8": {"topology.name": "ring", "gossip.compression": "int8"},
     "top-k": {"topology.name": "ring", "gossip.compression": "top-k"},
+    "masked": {"topology.name": "torus", "privacy.masking": "pairwise"},
 }
 TRAINED: dict[str, dict[str, Any]] = {
     "ring": {"topology.name": "ring", "training.momentum": 0.9},

@@ -7,7 +7,7 @@ import pytest
 
 from flop_p2p.config import GossipSettings, TopologySettings
 from flop_p2p.errors import TopologyError
-from flop_p2p.topology import Schedule, build_schedule, check_compression
+from flop_p2p.topology import Schedule, build_schedule, check_compression, check_masking
 from flop_p2p.topology.base_graph import base_graph
 
 SIZES = range(2, 41)
@@ -123,3 +123,23 @@ def test_changes_alone_need_edges_that_stay_and_work_both_ways(spec: str, reason
 @pytest.mark.parametrize("spec", ["ring", "star", "full"])
 def test_changes_alone_go_with_undirected_static_graphs(spec: str) -> None:
     check_compression(GossipSettings(compression="top-k"), build(spec, 6))
+
+
+@pytest.mark.parametrize("spec", ["ring", "full", "exponential", "random-regular:3", "hypercube"])
+def test_masked_gossip_goes_with_two_senders_in_every_round(spec: str) -> None:
+    check_masking(build(spec, 8))
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ("path", "receives from 1 other in round 1"),
+        ("star", "receives from 1 other in round 1"),
+        ("one-peer-exponential", "receives from 1 other in round 1"),
+        ("base:1", "receives from 1 other in round 1"),
+        ("epidemic:3", "draws its edges anew in every round"),
+    ],
+)
+def test_masked_gossip_is_refused_where_a_sum_would_be_of_one(spec: str, reason: str) -> None:
+    with pytest.raises(TopologyError, match=f"{reason}; with privacy.masking every site needs two senders"):
+        check_masking(build(spec, 8))

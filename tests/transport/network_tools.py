@@ -14,7 +14,8 @@ import numpy as np
 import zmq
 import zmq.asyncio
 
-from flop_p2p.config.federation import PROTOCOL_VERSION, GossipSettings
+from flop_p2p.config.federation import PROTOCOL_VERSION
+from flop_p2p.config.gossip import GossipSettings
 from flop_p2p.errors import EgressError
 from flop_p2p.transport.base import Body, Event, OutgoingBody, Peer, TransportKeys
 from flop_p2p.transport.common import CommonTransport
@@ -123,6 +124,7 @@ class Node:
         self.listens = True
         self.proxy: str | None = None
         self.network: MemoryNetwork | None = None
+        self.masked = False
         self.events: list[Event] = []
         self.error: Exception | None = None
 
@@ -135,6 +137,7 @@ class Node:
             "schema_hash": SCHEMA,
             "parameters": self.parameters,
             "gossip": self.gossip,
+            "masked": self.masked,
         }
         if self.network is not None:
             return MemoryTransport(self.network, **common)

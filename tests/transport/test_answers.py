@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from network_tools import Node, RawMember, eventually, make_body, make_nodes, running
 
-from flop_p2p.config.federation import GossipSettings
+from flop_p2p.config.gossip import GossipSettings
 from flop_p2p.transport.acceptor import Acceptor
 from flop_p2p.transport.base import Connected, Delivered, LinkStatus, Lost, Progress
 from flop_p2p.transport.hub import Hub

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from network_tools import eventually, make_body, make_nodes, running
 
-from flop_p2p.config.federation import GossipSettings
-from flop_p2p.transport.base import BodyReceived, Connected, Progress
+from flop_p2p.config.gossip import GossipSettings
+from flop_p2p.transport.base import BodyReceived, Connected, Progress, Silent
 from flop_p2p.transport.memory import MemoryNetwork
 
 SELDOM = GossipSettings(heartbeat=30.0, lost_after=90.0)
@@ -58,5 +58,24 @@ def test_a_round_that_cannot_be_told_is_an_error_of_the_next_event() -> None:
             north.egress.broken = True
             north.transport.set_round(5)
             await eventually(lambda: north.error is not None, "the error surfaces")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("network", [None, MemoryNetwork()], ids=["sockets", "memory"])
+def test_silence_is_told_at_once_and_to_whoever_connects_later(network: MemoryNetwork | None) -> None:
+    async def scenario() -> None:
+        nodes = north, south, west = make_nodes("north", "south", "west")
+        for node in nodes:
+            node.network = network
+        async with running(north, south):
+            await south.until(Connected, name="north")
+            await north.until(Connected, name="south")
+            assert south.transport.silence(5)
+            assert not south.transport.silence(6)
+            await north.until(Silent, name="south", round=5)
+            async with running(west):
+                await west.until(Silent, name="south", round=5)
+            assert len(north.seen(Silent)) == 1
 
     asyncio.run(scenario())

@@ -194,7 +194,7 @@ def test_another_encoding_than_agreed_is_refused_before_anything_is_allocated(
         return
     descriptor = describe(numbers(100), encoding=encoding, base=3 if encoding == "top-k" else -1)
     monkeypatch.setattr(np, "empty", lambda *_, **__: pytest.fail("allocated"))
-    with pytest.raises(WireError, match=f"body in {encoding}, but gossip.compression is '{agreed}'"):
+    with pytest.raises(WireError, match=f"body in {encoding}, but the federation agreed on"):
         Assembly(descriptor, schema_hash=SCHEMA, parameters=100, gossip=GossipSettings(compression=agreed))
 
 
