@@ -63,7 +63,6 @@ def summary(**changes: Any) -> dict[str, Any]:
         "absences": {},
         "skipped_rounds": [],
         "neighbours": ["east"],
-        "masked_skips": [],
         "privacy": None,
         "masked_skips": [],
     }
