@@ -9,6 +9,7 @@ from torch import Tensor
 from flop_p2p.audit.federation import Federation, Victim
 from flop_p2p.audit.gradients import Gradient, Weights, sum_of
 from flop_p2p.audit.inversion import Problem, Sender
+from flop_p2p.audit.labels import nearest_labels
 
 LEAST_MASKED = 2  # senders; a sum of one is no sum
 
@@ -36,12 +37,13 @@ class Noise:
 
 
 def of_one_step(
-    federation: Federation, victim: Victim, batches: Sequence[Sequence[int]], noise: Noise
+    federation: Federation, victim: Victim, batches: Sequence[Sequence[int]], noise: Noise, others: Sequence[int]
 ) -> list[Exposure]:
     """Of one gradient step on a batch.
 
     Args:
         batches: positions of the images of every sender to the attacker, the victim's first.
+        others: positions of images of the attacker's own.
     """
     model, row, own = federation.model, victim.row, batches[0]
     before, guess = federation.before(row), federation.before(victim.attacker)
@@ -49,7 +51,9 @@ def of_one_step(
     body = step[: len(model.body)]
     known = _sender(federation, row, own)
     prior = federation.objective(victim.attacker).prior
-    surrogate = Sender(with_head(before, guess, model.head), 1.0, len(own), None, prior)
+    stand_in = with_head(before, guess, model.head)
+    labels = _nearest(federation, stand_in, prior, others, body) if len(own) == 1 else None
+    surrogate = Sender(stand_in, 1.0, len(own), labels, prior)
     dummy = Sender(with_head(before, _drawn(guess, own[0]), model.head), 1.0, len(own), None, prior)
     exposures = [
         Exposure(
@@ -66,8 +70,9 @@ def of_one_step(
         ),
         Exposure(
             "body, surrogate head",
-            "the gradient of the body, the body before the step; takes its own head for the site's, guesses the labels",
-            Problem(body, model.body, [surrogate]),
+            "the gradient of the body, the body before the step; begins with its own head and adjusts it; takes the "
+            "label under which an image of its own gives the nearest gradient, and guesses those of batches",
+            Problem(body, model.body, [surrogate], model.head),
             own,
         ),
         Exposure(
@@ -85,6 +90,17 @@ def of_one_step(
         knows = f"as body, known head, but every image's gradient is clipped and noise added to the sum ({told})"
         exposures.append(Exposure("body, known head, noise", knows, Problem(noised, model.body, [known]), own))
     return exposures
+
+
+def _nearest(
+    federation: Federation, weights: Weights, prior: Tensor | None, others: Sequence[int], body: Gradient
+) -> Tensor | None:
+    """The label of a single image as a probability ``[1, outputs]``; None where samples have several labels."""
+    if federation.samples.task == "multilabel":
+        return None
+    inputs, outputs = federation.batch(others)[0], federation.samples.outputs
+    (label,) = nearest_labels(federation.model, weights, inputs, outputs, prior, [body])
+    return federation.targets(torch.tensor([label], device=inputs.device))
 
 
 def _masked_step(federation: Federation, victim: Victim, batches: Sequence[Sequence[int]]) -> Exposure:

@@ -120,7 +120,9 @@ class _Trials:
         if self._source == MESSAGE:
             return of_message(self._federation, victim, self._batch)
         batches = [self._images(row, turn) for row, _ in victim.senders]
-        return of_one_step(self._federation, victim, batches, self._noise)
+        others = drawn_training(self._federation, self._settings.seed, victim.attacker)
+        tried = others[: self._settings.audit.label_others].tolist()
+        return of_one_step(self._federation, victim, batches, self._noise, tried)
 
     def _images(self, row: int, turn: int) -> list[int]:
         """The images of a site in its turn; a small site begins anew."""

@@ -22,7 +22,8 @@ NOISE = Noise(1.0, 1.0)
 def one_step(federation: Federation, row: int = 0, images: int = 1, noise: Noise = NOISE) -> dict[str, Exposure]:
     victim = federation.victim(row)
     batches = [federation.training(sender)[:images].tolist() for sender, _ in victim.senders]
-    return {exposure.name: exposure for exposure in of_one_step(federation, victim, batches, noise)}
+    others = federation.training(victim.attacker)[:2].tolist()
+    return {exposure.name: exposure for exposure in of_one_step(federation, victim, batches, noise, others)}
 
 
 def quality(federation: Federation, exposure: Exposure, settings: Any) -> float:
@@ -71,6 +72,7 @@ def test_full_sharing_gives_the_image_away_and_so_does_the_body_alone(federation
     assert found["full sharing"] > 25
     assert found["body, known head"] > 25
     assert found["body, dummy head"] > 20  # the private head does not help
+    assert found["body, surrogate head"] > 20
     assert found["body, known head, noise"] < 15
 
 
