@@ -135,7 +135,10 @@ def test_without_losses_it_is_the_product_of_the_mixing_matrices(topology: str, 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_whatever_happens_everyone_alive_finishes_and_answers_one_list(seed: int) -> None:
-    """Sites crash, restart and lose links and messages; `MaskedSite` and `check_state` hold every step to the rules."""
+    """Sites crash, restart, lose links and messages, or only receive from some round on.
+
+    `MaskedSite` and `check_state` hold every step to the rules.
+    """
     draw = Random(seed)
     schedule = schedule_of(draw.choice(["ring", "full", "random-regular:4", "torus"]), 9)
     loss = draw.choice([0.0, 0.05])
@@ -147,6 +150,7 @@ def test_whatever_happens_everyone_alive_finishes_and_answers_one_list(seed: int
         weather=Weather(loss=loss),
         work=work,
         linger=GOSSIP.deadline,
+        budgets={draw.choice(schedule.sites): draw.randrange(15)} if seed % 3 == 0 else {},
     )
     for _ in range(6):
         name, when = draw.choice(schedule.sites), draw.uniform(0, 40)
