@@ -123,3 +123,21 @@ async def run_nodes(sites: Iterable[LocalSite], transport_type: type[ZmqTranspor
     finally:
         for node in nodes:
             node.lock.release()
+
+
+async def run_until(sites: Iterable[LocalSite], completed: int | None = None) -> list[dict[str, Any]]:
+    """Run the nodes of these sites in this process, to the end or until each has completed so many rounds.
+
+    Returns their summaries.
+    """
+    nodes = [Node(load_site(site.settings)) for site in sites]
+    try:
+        running = asyncio.gather(*(node.run() for node in nodes))
+        while completed is not None and min(node.snapshot()["completed"] for node in nodes) < completed:
+            await asyncio.sleep(0.005)
+        for node in nodes if completed is not None else ():
+            node.driver.stop()
+        return await running
+    finally:
+        for node in nodes:
+            node.lock.release()

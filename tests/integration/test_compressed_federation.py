@@ -8,11 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from federation import run_nodes
+from federation import run_nodes, run_until
 from safetensors.torch import load_file
 
-from flop_p2p.config import load_site
-from flop_p2p.node.daemon import Node
 from flop_p2p.node.egress_verify import verify
 from flop_p2p.simulation import run_simulation
 from flop_p2p.transport.base import OutgoingBody
@@ -117,22 +115,11 @@ def test_after_a_lost_message_the_edge_begins_anew(daemons: Callable[..., Any]) 
 def test_after_a_restart_bodies_are_whole_once_and_the_run_goes_on(daemons: Callable[..., Any]) -> None:
     settings = {**SETTINGS, "data.sites": 2, "topology.name": "full", "training.rounds": 30, "gossip.isolated": "wait"}
     federation = daemons({**settings, "gossip.compression": "top-k"})
-
-    async def run(stop_after: int | None) -> list[dict[str, Any]]:
-        nodes = [Node(load_site(site.settings)) for site in federation.sites.values()]
-        try:
-            running = asyncio.gather(*(node.run() for node in nodes))
-            while stop_after is not None and min(node.snapshot()["completed"] for node in nodes) < stop_after:
-                await asyncio.sleep(0.005)
-            for node in nodes if stop_after is not None else ():
-                node.driver.stop()
-            return await running
-        finally:
-            for node in nodes:
-                node.lock.release()
-
-    assert all(3 <= summary["completed"] < 30 for summary in asyncio.run(run(3)))
-    assert all(summary["completed"] == 30 and summary["catch_ups"] == 0 for summary in asyncio.run(run(None)))
+    assert all(3 <= summary["completed"] < 30 for summary in asyncio.run(run_until(federation.sites.values(), 3)))
+    assert all(
+        summary["completed"] == 30 and summary["catch_ups"] == 0
+        for summary in asyncio.run(run_until(federation.sites.values()))
+    )
     whole, changes = allowed(federation)
     for name, other in ((LOSING, MISSING), (MISSING, LOSING)):
         told = sizes(federation, name, other)

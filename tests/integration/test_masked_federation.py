@@ -14,11 +14,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from federation import Daemons, run_nodes
+from federation import Daemons, run_nodes, run_until
 from safetensors.torch import load_file
 
-from flop_p2p.config import load_site
-from flop_p2p.node.daemon import Node
 from flop_p2p.node.egress_verify import verify
 from flop_p2p.node.masked_courier import MaskedCourier
 from flop_p2p.simulation import run_simulation
@@ -200,25 +198,11 @@ def test_a_sum_that_no_bodies_can_have_is_not_mixed(
 
 def test_nodes_that_restart_go_on_and_answer_no_list_twice(daemons: Callable[..., Daemons]) -> None:
     federation = daemons({**MASKED, "training.rounds": 12, "gossip.isolated": "wait", "gossip.deadline": 5.0})
-
-    async def run(stop_after: int | None) -> list[dict[str, Any]]:
-        nodes = [Node(load_site(site.settings)) for site in federation.sites.values()]
-        try:
-            running = asyncio.gather(*(node.run() for node in nodes))
-            while stop_after is not None and min(node.snapshot()["completed"] for node in nodes) < stop_after:
-                await asyncio.sleep(0.005)
-            for node in nodes if stop_after is not None else ():
-                node.driver.stop()
-            return await running
-        finally:
-            for node in nodes:
-                node.lock.release()
-
-    asyncio.run(run(3))
+    asyncio.run(run_until(federation.sites.values(), 3))
     lost = federation.sites["hospital-2"].state
     newest = max(lost.glob("checkpoint-*.safetensors"), key=lambda path: int(path.stem.split("-")[1]))
     newest.write_bytes(b"damaged")  # it goes on from the one before, which knows less than it has declared
-    finished = asyncio.run(run(None))
+    finished = asyncio.run(run_until(federation.sites.values()))
     assert all(summary["completed"] == 12 for summary in finished)
     assert all(len(summary["masked_skips"]) <= 4 for summary in finished)
     for name in federation.sites:
