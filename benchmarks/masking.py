@@ -86,7 +86,7 @@ class Site:
             signing=signing_key(place.number),
             federation=lambda _: federation,
             fixed_point=FixedPoint(LIMIT),
-            closed=-1,
+            declared=SimpleNamespace(before=-1, declare=lambda _: None),  # type: ignore[arg-type]
         )
         for number in place.neighbours:
             self._protocol.connected(name_of(number), 0, -1, False)

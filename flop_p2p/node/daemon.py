@@ -20,6 +20,7 @@ from flop_p2p.gossip.protocol import RoundProtocol
 from flop_p2p.identity.keys import load_keys
 from flop_p2p.node.checkpoint import Checkpoints, Progress
 from flop_p2p.node.courier import Courier
+from flop_p2p.node.declared import Declared
 from flop_p2p.node.driver import Driver
 from flop_p2p.node.egress import EgressLog
 from flop_p2p.node.gate import NodeGate
@@ -150,7 +151,7 @@ class Node:
             signing=self.keys.signing,
             federation=self.membership.own,
             fixed_point=FixedPoint(federation.privacy.masking_range),
-            closed=self.protocol.published,
+            declared=Declared(self.site.state, self.protocol.published),
         )
 
     def _completed(self) -> int:

@@ -20,6 +20,7 @@ from flop_p2p.gossip.masking import Declarations, Neighbourhood, Pad, mask
 from flop_p2p.gossip.mixing import nothing
 from flop_p2p.gossip.protocol import RoundProtocol
 from flop_p2p.node.courier import Courier, Work, logger, refused
+from flop_p2p.node.declared import Declared
 from flop_p2p.node.journal import Journal
 from flop_p2p.node.worker import SiteModel
 from flop_p2p.transport.base import Body, BodyReceived, OutgoingBody, Said, Transport
@@ -37,7 +38,7 @@ class MaskedCourier(Courier):
         signing: the member key of the site.
         federation: the revision that holds in a round.
         fixed_point: how numbers are written.
-        closed: round of the body that was published before a restart, -1 if none. Which lists were answered then is
+        declared: the rounds of which bodies were declared before a restart. Which lists were answered then is
             forgotten, so none is answered now.
     """
 
@@ -52,13 +53,13 @@ class MaskedCourier(Courier):
         signing: Ed25519PrivateKey,
         federation: Callable[[int], FederationSettings],
         fixed_point: FixedPoint,
-        closed: int,
+        declared: Declared,
     ) -> None:
         super().__init__(protocol, model, transport, journal, work)
         self._federation = federation
         self._held, self._id = federation(0), federation(0).id
         self._fixed_point = fixed_point
-        self._closed = closed
+        self._record = declared
         self._declarations = Declarations(model.name, signing)
         self._own: dict[int, Body] = {}
         self._declared: dict[tuple[str, int], Participant] = {}  # by others to this site
@@ -69,36 +70,29 @@ class MaskedCourier(Courier):
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def restore(self, round_index: int) -> None:
-        """Nothing is ready to be sent: see ``closed``."""
+        """Nothing is ready to be sent: see ``declared``."""
 
     async def publish(self, round_index: int, receivers: Sequence[str]) -> None:
         """Store the body, keep a copy of it, and declare it; see `Courier.publish`."""
-        if round_index <= self._closed:
-            return
         body = (await self._work(functools.partial(self._store, round_index))).body.view(np.float32)
         self._own = {held: self._own[held] for held in sorted(self._own)[1 - ROUNDS_HELD :]} | {round_index: body}
         self._declarations.forget(min(self._own))
         self._answers = {place: packed for place, packed in self._answers.items() if place[1] in self._own}
         self._refused = {place for place in self._refused if place[1] in self._own}
         for name in receivers:
-            self._declare(name, round_index)
+            self._declare_or_decline(name, round_index)
 
     def pass_over(self, round_index: int) -> None:
         """Nothing is declared in this round."""
 
     def resend(self, name: str) -> None:
         """Declare the latest body once more, or say that none of its round comes."""
-        published = self._protocol.published
-        if published <= self._closed:
-            reason = "this node restarted, and does not know which lists of participants it has answered"
-            self._transport.say(name, Decline(round=published, reason=reason))
-        else:
-            self._declare(name, published)
+        self._declare_or_decline(name, self._protocol.published)
 
     def connected(self, name: str) -> None:
         """What was sent over an earlier connection may be lost: the same list is answered again."""
         self._answers = {place: packed for place, packed in self._answers.items() if place[0] != name}
-        if 0 <= self._protocol.published <= self._closed:
+        if 0 <= self._protocol.published <= self._record.before:
             self.resend(name)
 
     def arrived(self, event: BodyReceived) -> list[Action]:
@@ -171,8 +165,11 @@ class MaskedCourier(Courier):
             actions.remove(refusal)
         return actions
 
-    def _declare(self, name: str, round_index: int) -> None:
-        if round_index in self._own and name in self._protocol.plan.receivers(round_index):
+    def _declare_or_decline(self, name: str, round_index: int) -> None:
+        if round_index <= self._record.before:
+            reason = "this node restarted, and does not know which lists of participants it has answered"
+            self._transport.say(name, Decline(round=round_index, reason=reason))
+        elif round_index in self._own and name in self._protocol.plan.receivers(round_index):
             declared = self._declarations.declare(self._neighbourhood(name, round_index))
             message = Present(round=round_index, key=declared.key, signature=declared.signature)
             self._transport.say(name, message)
@@ -222,4 +219,5 @@ class MaskedCourier(Courier):
         body = self._model.copy_of_body()
         self._fixed_point.check(body)
         self._journal.save("published", round_index)
+        self._record.declare(max(round_index, self._record.before))
         return OutgoingBody(round_index, body, b"")

@@ -102,7 +102,7 @@ class Spending:
     def describe(self) -> dict[str, Any]:
         """As `summary.json` and `flop-p2p status` tell it; rounds are counted from 1."""
         return {
-            **self._privacy.model_dump(exclude={"masking", "epsilon"}),
+            **self._privacy.model_dump(exclude={"masking", "masking_range", "epsilon"}),
             "budget": self._ledger.budget,
             "epsilon": self._ledger.epsilon,
             "steps": self._ledger.steps,

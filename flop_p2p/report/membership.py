@@ -20,11 +20,13 @@ KEY = ("method", "topology", "holder", "distance", "masking", "head")
 # Okabe and Ito's colour, marker and dashes of each method and head that pictures show
 LOOKS = {
     ("local", "known"): ("local, given away", COLOURS[4], "D", ":"),
-    ("fedavg", "shared"): ("full model (fedavg, dfedavg)", COLOURS[1], "s", "-"),
+    ("fedavg", "shared"): ("full model, its own head (fedavg, dfedavg)", COLOURS[1], "s", "-"),
     ("fedavg-ft", "shared"): ("fedavg-ft", COLOURS[5], "P", "-"),
+    ("fedavg", "fitted"): ("full model, fitted head (fedavg, dfedavg)", COLOURS[2], "^", "-."),
+    ("dfedavg", "fitted"): ("full model, fitted head (fedavg, dfedavg)", COLOURS[2], "^", "-."),
     ("flop", "fitted"): ("body, fitted head (flop, p2p-flop)", COLOURS[0], "o", "-"),
     ("flop", "known"): ("body, known head (flop, p2p-flop)", COLOURS[6], "v", "--"),
-    ("dfedavg", "shared"): ("full model (fedavg, dfedavg)", COLOURS[1], "s", "-"),
+    ("dfedavg", "shared"): ("full model, its own head (fedavg, dfedavg)", COLOURS[1], "s", "-"),
     ("p2p-flop", "fitted"): ("body, fitted head (flop, p2p-flop)", COLOURS[0], "o", "-"),
     ("p2p-flop", "known"): ("body, known head (flop, p2p-flop)", COLOURS[6], "v", "--"),
     ("p2p-flop-alt", "fitted"): ("p2p-flop-alt, fitted head", COLOURS[2], "^", "-"),
@@ -92,7 +94,7 @@ def membership_notes(rows: Sequence[Row]) -> list[str]:
         "Hops: 1 is a neighbour or the server, which gets what the site sends; further away an attacker gets what "
         "came through others. Masked: the attacker gets weighted sums only (privacy.masking = pairwise).",
         "Head: shared, part of what is sent; own, that of the attacker's site; fitted, by the attacker to the records "
-        "in question; known, that of the victim, which no neighbour has: the worst case.",
+        "in question; known, that of the victim, which no neighbour has.",
         f"Verdict: no better than chance only if with both tests the interval of the AUC lies within {MARGIN} of 0.5 "
         f"and that of members found below {MOST_TIMES:g} times the rate. With intervals of 95 %, a few of many lines "
         "are called better by luck.",

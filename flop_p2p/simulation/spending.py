@@ -56,7 +56,7 @@ class Spending:
         """What is told of all in `summary.json`; None without differential privacy."""
         if not self._ledgers:
             return None
-        settings = self._privacy.model_dump(exclude={"masking", "epsilon"})
+        settings = self._privacy.model_dump(exclude={"masking", "masking_range", "epsilon"})
         sites = {
             name: {
                 "epsilon": ledger.epsilon,

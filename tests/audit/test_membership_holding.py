@@ -57,7 +57,7 @@ def test_a_body_is_asked_with_the_heads_that_there_are(masked: bool) -> None:
 def test_a_full_model_brings_its_head() -> None:
     world, indices = trained("dfedavg")
     heads = dict(Holding(world).confidences(View(Position("neighbour", 1), 0, 1, np.eye(4)[0]), indices))
-    assert set(heads) == {"shared"}
+    assert set(heads) == {"shared", "fitted"}
     np.testing.assert_allclose(heads["shared"], asked(world, world.published[0], None, indices), rtol=1e-5)
 
 

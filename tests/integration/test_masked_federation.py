@@ -167,12 +167,12 @@ class Delaying(MaskedCourier):
 def test_a_masked_body_that_comes_late_is_dropped(
     daemons: Callable[..., Daemons], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    federation = daemons({**MASKED, "training.rounds": 80, "gossip.deadline": 1.5})
+    federation = daemons({**MASKED, "training.rounds": 40, "gossip.deadline": 1.5})
     monkeypatch.setattr("flop_p2p.node.daemon.MaskedCourier", Delaying)
     with caplog.at_level("INFO"):
         asyncio.run(run_nodes(federation.sites.values()))
     assert federation.summary("hospital-2")["masked_skips"] == [1]
-    assert all(federation.summary(name)["completed"] == 80 for name in federation.sites)
+    assert all(federation.summary(name)["completed"] == 40 for name in federation.sites)
     assert "masked body of hospital-1 for round 1 not used: it is late" in caplog.text
 
 
@@ -215,9 +215,12 @@ def test_nodes_that_restart_go_on_and_answer_no_list_twice(daemons: Callable[...
                 node.lock.release()
 
     asyncio.run(run(3))
+    lost = federation.sites["hospital-2"].state
+    newest = max(lost.glob("checkpoint-*.safetensors"), key=lambda path: int(path.stem.split("-")[1]))
+    newest.write_bytes(b"damaged")  # it goes on from the one before, which knows less than it has declared
     finished = asyncio.run(run(None))
     assert all(summary["completed"] == 12 for summary in finished)
-    assert all(len(summary["masked_skips"]) <= 2 for summary in finished)
+    assert all(len(summary["masked_skips"]) <= 4 for summary in finished)
     for name in federation.sites:
         lines = (federation.sites[name].state / "egress.jsonl").read_text().splitlines()
         sent = [(line["receiver"], line["round"]) for line in map(json.loads, lines) if line["kind"] == "body"]

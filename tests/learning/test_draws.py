@@ -1,7 +1,6 @@
 """Where the random numbers of differentially private training come from."""
 
-import subprocess
-import sys
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -60,11 +59,13 @@ def test_secret_numbers_come_from_the_operating_system(monkeypatch: pytest.Monke
     assert asked == [32, 32]
 
 
-def test_two_processes_draw_different_numbers() -> None:
-    program = (
-        "import torch; torch.manual_seed(0)\n"
-        "from flop_p2p.learning.draws import SecretDraws\n"
-        "print(SecretDraws().normal(0, 0, 3).tolist())"
-    )
-    outputs = {subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout for _ in "ab"}
-    assert len(outputs) == 2
+def draw_after_seeding(_: int) -> list[float]:
+    torch.manual_seed(0)
+    numbers: list[float] = SecretDraws().normal(0, 0, 3).tolist()
+    return numbers
+
+
+def test_processes_forked_from_one_draw_different_numbers() -> None:
+    with multiprocessing.get_context("fork").Pool(2, maxtasksperchild=1) as pool:
+        first, second = pool.map(draw_after_seeding, range(2), chunksize=1)
+    assert first != second

@@ -5,10 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from flop_p2p.config import PrivacySettings, SitePrivacySettings, SiteSettings
 from flop_p2p.errors import ConfigError, NodeError, RunError
 from flop_p2p.learning import Ledger, SecretDraws
+from flop_p2p.node.checkpoint import Checkpoints, Progress
 from flop_p2p.node.preflight import _privacy
 from flop_p2p.node.spending import FILE, Spending, budget_of
 
@@ -118,3 +120,18 @@ def test_patients_that_the_files_of_a_site_do_not_tell(hospitals) -> None:  # ty
     privacy = three.federation.privacy.model_copy(update={"unit": "patient"})
     with pytest.raises(ConfigError, match=r"site hospital-1: privacy\.unit = 'patient', and the data tell no patients"):
         three.model(privacy=privacy)
+
+
+def test_a_checkpoint_inside_a_private_round_holds_no_random_state(hospitals, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    three = hospitals(privacy__noise_multiplier=1.0, training__local_steps=3, training__augmentation=("crop:1",))
+    partway = three.model().train(0, lambda: True)
+    Checkpoints(tmp_path).save(three.model(), Progress(0, "training", "", "", partway))
+    names = [name for file in tmp_path.glob("checkpoint-*") for name in load_file(file)]
+    assert "partway/losses" in names
+    assert not any("random" in name for name in names)
+    model = three.model()
+    progress = Checkpoints(tmp_path).load(model)
+    assert progress is not None
+    assert progress.partway is not None
+    assert progress.partway.step == 1
+    assert isinstance(model.train(0, lambda: False, progress.partway), float)

@@ -36,8 +36,8 @@ class Holding:
     def confidences(self, view: View, candidates: Indices) -> Iterator[tuple[Head, np.ndarray]]:
         """How sure the body that ``view`` tells of is of the labels of ``candidates``, with each head there is for it.
 
-        A full model brings its head (`shared`). On a body the attacker puts a surrogate: the head of its `own` site, or
-        a linear one `fitted` to the candidates and their labels, whoever of them was a member; without a second
+        A full model brings its head (`shared`), on a body the attacker puts that of its `own` site. On either it may
+        put a linear one, `fitted` to the candidates and their labels, whoever of them was a member; without a second
         class among them there is none. `known` is the victim's own head: more than any neighbour has, and what a
         model that is given away has.
 
@@ -47,17 +47,18 @@ class Holding:
         published, heads = self._world.published, self._world.heads
         self._body.to(torch.from_numpy(view.weights).float().to(published.device) @ published)
         labels = self._samples.labels[self._samples.positions(candidates)].cpu().numpy()
-        if not heads.shape[1]:
-            yield "shared", confidence(self._ask(candidates), labels, self._samples.task)
-            return
+        is_full = not heads.shape[1]
         if view.position.holder != "anyone":
-            self._head.to(heads[view.attacker].clone())
-            yield "own", confidence(self._ask(candidates), labels, self._samples.task)
+            if not is_full:
+                self._head.to(heads[view.attacker].clone())
+            logits = self._ask(candidates)
+            yield "shared" if is_full else "own", confidence(logits, labels, self._samples.task)
             fitted = fitted_confidence(torch.cat(self._features).flatten(1).cpu().numpy(), labels)
             if fitted is not None:
                 yield "fitted", fitted
-        self._head.to(heads[view.victim].clone())
-        yield "known", confidence(self._ask(candidates), labels, self._samples.task)
+        if not is_full:
+            self._head.to(heads[view.victim].clone())
+            yield "known", confidence(self._ask(candidates), labels, self._samples.task)
 
     def _ask(self, candidates: Indices) -> np.ndarray:
         self._features.clear()
