@@ -38,8 +38,7 @@ class PrivateLearner(Learner):
         rate: probability with which a record or patient takes part in a step.
 
     Raises:
-        ConfigError: as `Learner`; or the data tell no patients to protect, or no gradients of single samples can be had
-            of the model.
+        ConfigError: as `Learner`; or the data tell no patients to protect.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class PrivateLearner(Learner):
         for layer in trainee.model.modules():
             if getattr(layer, "inplace", False):
                 layer.inplace = False  # type: ignore[assignment]  # to torch.func what changes in place is slow
-        self._randomness = self._try_out()
+        self._randomness = ""  # not tried out yet
 
     def batches(self, round_index: int) -> list[np.ndarray]:
         """The samples of each step of a round, positions in the data set; secret draws give others each time."""
@@ -73,6 +72,7 @@ class PrivateLearner(Learner):
 
     def _restore_random(self, round_index: int, partway: Partway | None) -> None:
         """Dropout and augmentation go on with other random numbers: those used are not kept."""
+        self.try_out()
         seed = self._draws.generator_seed(round_index, 0 if partway is None else partway.step)
         seed_generators(seed, self._samples.inputs.device)
 
@@ -99,7 +99,11 @@ class PrivateLearner(Learner):
         """The sum of the clipped gradients of the samples at ``positions``, by weight, and the sum of their losses.
 
         Weights that are frozen now have none.
+
+        Raises:
+            ConfigError: as `try_out`.
         """
+        self.try_out()
         weights = {
             name: weight.detach() for name, weight in self.trainee.model.named_parameters() if weight.requires_grad
         }
@@ -133,8 +137,16 @@ class PrivateLearner(Learner):
         result: tuple[Gradients, Tensor] = each(weights, inputs, labels)
         return result
 
-    def _try_out(self) -> str:
-        """Whether the samples of a batch may have "different" dropout or, where torch.func cannot, the "same"."""
+    def try_out(self) -> None:
+        """Find out, once, whether samples may have other dropout each or, where torch.func cannot, the same in a batch.
+
+        Not before training, for a process that has computed gradients where there is a GPU cannot be forked any more.
+
+        Raises:
+            ConfigError: no gradients of single samples can be had of the model.
+        """
+        if self._randomness:
+            return
         self.trainee.model.train()
         reason = ""
         for self._randomness in ("different", "same"):
@@ -143,7 +155,8 @@ class PrivateLearner(Learner):
             except Exception as error:
                 reason = reason or next(iter(str(error).strip().splitlines()), type(error).__name__)
             else:
-                return self._randomness
+                return
+        self._randomness = ""
         raise ConfigError(
             f"privacy.noise_multiplier: no gradients of single samples can be had of this model ({reason})"
         )

@@ -95,7 +95,9 @@ class SiteModel:
         trainee = Trainee(self._model, head, self._training)
         given = (self.name, trainee, self._samples, self._site.train, self._training, seed)
         if self._privacy.differential:  # neighbours know the seed, so nothing that protects is drawn from it
-            return PrivateLearner(*given, privacy=self._privacy, draws=SecretDraws())
+            learner = PrivateLearner(*given, privacy=self._privacy, draws=SecretDraws())
+            learner.try_out()
+            return learner
         return Learner(*given)
 
     def train(self, round_index: int, pause: Callable[[], bool], partway: Partway | None = None) -> float | Partway:

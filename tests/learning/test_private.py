@@ -147,7 +147,7 @@ def test_gradients_of_backbones(name: str, make_samples: MakeSamples) -> None:
 
 def test_batch_norm_is_refused(samples: Samples, norm_net: Callable[[], nn.Module]) -> None:
     with pytest.raises(ConfigError, match="no gradients of single samples can be had of this model"):
-        learner(norm_net(), samples)
+        learner(norm_net(), samples).try_out()
 
 
 # Noise
