@@ -72,11 +72,8 @@ class Site:
         self._transport = transport
         self._model = Model(name, make_body(place))
         self._protocol = RoundProtocol(name, GossipPlan(schedule, name), GossipSettings(), MANY, masked=True)
-        keys = {
-            name_of(number): SimpleNamespace(signing_key=signing_key(number).public_key().public_bytes_raw().hex())
-            for number in range(SITES)
-        }
-        federation: Any = SimpleNamespace(id="f" * 64, member=keys.__getitem__)
+        keys = {name_of(number): signing_key(number).public_key().public_bytes_raw() for number in range(SITES)}
+        federation: Any = SimpleNamespace(id="f" * 64)
         self._courier = MaskedCourier(
             self._protocol,
             self._model,  # type: ignore[arg-type]
@@ -85,6 +82,7 @@ class Site:
             asyncio.to_thread,
             signing=signing_key(place.number),
             federation=lambda _: federation,
+            signing_keys=lambda name, _: (keys[name],),
             fixed_point=FixedPoint(LIMIT),
             declared=SimpleNamespace(before=-1, declare=lambda _: None),  # type: ignore[arg-type]
         )

@@ -1,7 +1,7 @@
 """Masked gossip: the masked bodies that are asked for together, because only their sum means anything."""
 
 from flop_p2p.gossip.actions import Ask, Mix
-from flop_p2p.topology import FEWEST_SENDERS
+from flop_p2p.topology import fewest_senders
 
 
 class Gathering:
@@ -19,11 +19,11 @@ class Gathering:
         self._mix: Mix | None = None
         self._came: set[str] = set()
 
-    def is_possible(self, mix: Mix) -> bool:
-        """Whether the parts of ``mix`` may be asked for: two at least, and once a round, for whoever answered for one
-        list answers for no other.
+    def is_possible(self, mix: Mix, senders: int) -> bool:
+        """Whether the parts of ``mix`` may be asked for: enough of so many senders, and once a round, for whoever
+        answered for one list answers for no other.
         """
-        return len(mix.parts) >= FEWEST_SENDERS and mix.parts[0].round > self.asked
+        return len(mix.parts) >= fewest_senders(senders) and mix.parts[0].round > self.asked
 
     def begin(self, mix: Mix) -> None:
         """Ask for the parts of ``mix``, which are all of one round."""

@@ -16,6 +16,7 @@ skipped.
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from flop_p2p.errors import WireError
 from flop_p2p.gossip.fixed_point import SPAN, Integers
-from flop_p2p.topology import FEWEST_SENDERS
+from flop_p2p.topology import fewest_senders
 from flop_p2p.wire.participants import Participant
 
 PRESENT = b"flop-p2p masked gossip, version 1: present"
@@ -45,13 +46,13 @@ class Neighbourhood:
     """The senders of one receiver in one round.
 
     federation: id of the revision that holds in the round.
-    senders: their Ed25519 public keys, 32 raw bytes, by name.
+    senders: their Ed25519 public keys, 32 raw bytes, by name; more than one while a key is rotated.
     """
 
     federation: str
     receiver: str
     round: int
-    senders: Mapping[str, bytes]
+    senders: Mapping[str, tuple[bytes, ...]]
 
     def context(self) -> bytes:
         """What belongs to this receiver and round alone."""
@@ -65,11 +66,12 @@ class Neighbourhood:
         """
         if participant.name not in self.senders:
             raise WireError(f"{participant.name!a:.70} sends nothing to {self.receiver} in round {self.round + 1}")
-        public = Ed25519PublicKey.from_public_bytes(self.senders[participant.name])
-        try:
-            public.verify(participant.signature, self._declaration(participant.name, participant.key))
-        except InvalidSignature:
-            raise WireError(f"{participant.name} did not sign that it is present in round {self.round + 1}") from None
+        declaration = self._declaration(participant.name, participant.key)
+        for key in self.senders[participant.name]:
+            with suppress(InvalidSignature):
+                Ed25519PublicKey.from_public_bytes(key).verify(participant.signature, declaration)
+                return
+        raise WireError(f"{participant.name} did not sign that it is present in round {self.round + 1}")
 
     def sign(self, name: str, key: bytes, signing: Ed25519PrivateKey) -> Participant:
         """The declaration of ``name`` that it is present with this X25519 public key."""
@@ -116,8 +118,8 @@ class Declarations:
 
         Raises:
             WireError: the site answers another list of this receiver and round, has not declared itself present, is
-                not on the list with the key that it declared, or is with fewer than one other; or somebody on it is
-                no sender or did not sign.
+                not on the list with the key that it declared, or is with too few others; or somebody on it is no
+                sender or did not sign.
         """
         receiver, round_index = place = (neighbourhood.receiver, neighbourhood.round)
         digest = neighbourhood.digest(participants)
@@ -129,8 +131,11 @@ class Declarations:
         mine = private.public_key().public_bytes_raw()
         if [each.key for each in participants if each.name == self._name] != [mine]:
             raise WireError(f"{receiver} sent a list of participants without this site as it declared itself")
-        if len(participants) < FEWEST_SENDERS:
-            raise WireError(f"{receiver} sent a list of one participant, whose sum would be its body")
+        if len(participants) < (fewest := fewest_senders(len(neighbourhood.senders))):
+            raise WireError(
+                f"{receiver} sent a list of {len(participants)} participants where it takes {fewest} of its "
+                f"{len(neighbourhood.senders)} senders: who knows the others' bodies would learn this one"
+            )
         for each in participants:
             neighbourhood.check(each)
         pads = [self._pad(private, each, digest) for each in participants if each.name != self._name]

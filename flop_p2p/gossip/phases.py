@@ -157,11 +157,11 @@ class Phases:
     def _catch_up(self, bodies: Mapping[str, int]) -> bool:
         """Take over these bodies; False if they are masked and no sum of them can be asked for, or one was in vain."""
         if not self._masked:
-            self._caught_up(mean(self._view.round_index, bodies))
+            self._begin_mixing(mean(self._view.round_index, bodies))
             return True
         mix = masked_mean(self.plan, self._view.round_index, bodies)
         tried = self._vain == self._view.round_index and not self._joins
-        if possible := self._gathering.is_possible(mix) and not tried:
+        if possible := self._may_gather(mix) and not tried:
             self._gather(mix)
         return possible
 
@@ -173,11 +173,6 @@ class Phases:
             self._collected()
         else:
             self._go_on()
-
-    def _caught_up(self, mix: Mix) -> None:
-        self.catch_ups += not self._joins
-        self._joins = False
-        self._begin_mixing(mix)
 
     # Training, publishing, collecting
 
@@ -240,7 +235,7 @@ class Phases:
         mix = weighted_sum(self.plan, self._name, self._view.round_index, self._view.held())
         if not self._masked:
             self._end_round(mix)
-        elif self._gathering.is_possible(mix):
+        elif self._may_gather(mix):
             self._gather(mix)
         else:
             self._skip_round(mix)
@@ -253,6 +248,10 @@ class Phases:
 
     # Masked gossip: what is held are declarations; the masked bodies of all who declared are asked for together
 
+    def _may_gather(self, mix: Mix) -> bool:
+        senders = self.plan.weights(mix.parts[0].round).keys() - {self._name} if mix.parts else ()
+        return self._gathering.is_possible(mix, len(senders))
+
     def _gather(self, mix: Mix) -> None:
         self.phase = "gathering"
         self._view.inbox.use(mix.parts)
@@ -264,7 +263,7 @@ class Phases:
         """All masked bodies are here: their sum is what they were masked for."""
         self._outbox.cancel_timer("deadline")
         if (mix := self._gathering.end()) is not None:
-            (self._caught_up if mix.catches_up else self._end_round)(mix)
+            (self._begin_mixing if mix.catches_up else self._end_round)(mix)
 
     def _skip(self) -> None:
         """The masks do not cancel without all: go on without the sum. Nobody is asked to take a mask off."""
@@ -296,6 +295,9 @@ class Phases:
     def _end_mixing(self, mix: Mix) -> None:
         self._mix = None
         self._view.inbox.release()
+        if mix.catches_up:
+            self.catch_ups += not self._joins
+            self._joins = False
         if not self.plan.trains:
             self._publish()
         self._advance(max(part.round for part in mix.parts) + 1 if mix.catches_up else mix.round + 1)

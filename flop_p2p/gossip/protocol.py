@@ -13,6 +13,7 @@ from collections import Counter
 
 from flop_p2p.errors import NodeError
 from flop_p2p.gossip.actions import Action, Discard, Resend, Timer
+from flop_p2p.gossip.mixing import nothing
 from flop_p2p.gossip.phases import Phase, Phases
 
 __all__ = ["Phase", "RoundProtocol"]
@@ -185,6 +186,25 @@ class RoundProtocol(Phases):
         if self._mix is None:
             raise NodeError(f"a mixing ended that was not begun, in round {self.round_index}, phase {self.phase}")
         self._end_mixing(self._mix)
+        return self._next()
+
+    def not_mixed(self) -> list[Action]:
+        """The masked bodies that were to be mixed have no sum that can be right: go on without them.
+
+        Raises:
+            NodeError: nothing is being mixed.
+        """
+        mix, self._mix = self._mix, None
+        if mix is None:
+            raise NodeError(f"a mixing failed that was not begun, in round {self.round_index}, phase {self.phase}")
+        self._view.inbox.release()
+        if mix.catches_up:
+            self._cannot_catch_up()
+        else:
+            for part in mix.parts:
+                self.absences.setdefault(part.name, []).append(mix.round)
+            self.masked_skips.append(mix.round)
+            self._end_mixing(nothing(self._name, mix))
         return self._next()
 
     def timer(self, timer: Timer) -> list[Action]:

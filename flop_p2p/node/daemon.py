@@ -150,8 +150,9 @@ class Node:
             MaskedCourier,
             signing=self.keys.signing,
             federation=self.membership.own,
+            signing_keys=self.membership.signing_keys,
             fixed_point=FixedPoint(federation.privacy.masking_range),
-            declared=Declared(self.site.state, self.protocol.published),
+            declared=Declared(self.site.state, self.protocol.published, begun=self.protocol.published >= 0),
         )
 
     def _completed(self) -> int:

@@ -92,6 +92,7 @@ class Driver:
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
         # how many threads torch uses is a setting of the thread that calls it
         self._thread = ThreadPoolExecutor(1, "compute", initializer=torch.set_num_threads, initargs=(threads,))
+        self._done: Mix | None = None  # what became of the latest mixing
         self._stopping = False
         self._spent = False  # the privacy budget: nothing is published any more
         self._finished: Finish | None = None
@@ -286,9 +287,10 @@ class Driver:
     def _mix(self, action: Mix) -> None:
         """Mix and evaluate, in the thread."""
         start = time.perf_counter()
-        done = self._courier.mix(action)
-        self._journal.mixed(done, time.perf_counter() - start)
-        if action.catches_up and self._adopt:
+        done = self._done = self._courier.mix(action)
+        if done.catches_up == action.catches_up:  # else it is as if nothing had been tried
+            self._journal.mixed(done, time.perf_counter() - start)
+        if done.catches_up and self._adopt:
             logger.info("took over the body of %s; training the head", ", ".join(part.name for part in action.parts))
             begin = functools.partial(self._journal.may_train, action.round)
             self._model.train_head(self._adopt, lambda: self._stopping, begin)
@@ -298,7 +300,7 @@ class Driver:
         for part in action.parts:
             self._courier.drop(part.name, part.round)
         before = self._membership.at(self._protocol.round_index)
-        actions = self._protocol.mixed()
+        actions = self._protocol.mixed() if self._done is action else self._protocol.not_mixed()
         round_index, leaves_at = self._protocol.round_index, self._membership.leaves_at()
         if self._membership.at(round_index) is not before:
             self._transport.update_peers(self._membership.peers(round_index))

@@ -28,6 +28,7 @@ from flop_p2p.wire.encodings import Masked
 from flop_p2p.wire.messages import Decline, Participants, Present
 from flop_p2p.wire.participants import Participant, pack, unpack
 
+MOST_REFUSED = 8  # lists of one receiver that are refused with a word until the next body is published
 ROUNDS_HELD = 2  # latest own bodies that can still be asked for: a receiver is at most one round behind
 
 
@@ -37,6 +38,7 @@ class MaskedCourier(Courier):
     Args:
         signing: the member key of the site.
         federation: the revision that holds in a round.
+        signing_keys: the public keys that a member may sign with in a round.
         fixed_point: how numbers are written.
         declared: the rounds of which bodies were declared before a restart. Which lists were answered then is
             forgotten, so none is answered now.
@@ -52,11 +54,12 @@ class MaskedCourier(Courier):
         *,
         signing: Ed25519PrivateKey,
         federation: Callable[[int], FederationSettings],
+        signing_keys: Callable[[str, int], tuple[bytes, ...]],
         fixed_point: FixedPoint,
         declared: Declared,
     ) -> None:
         super().__init__(protocol, model, transport, journal, work)
-        self._federation = federation
+        self._federation, self._signing_keys = federation, signing_keys
         self._held, self._id = federation(0), federation(0).id
         self._fixed_point = fixed_point
         self._record = declared
@@ -67,6 +70,7 @@ class MaskedCourier(Courier):
         self._gathered: dict[str, Masked] = {}
         self._answers: dict[tuple[str, int], bytes] = {}  # lists answered over the connection that there is
         self._refused: set[tuple[str, int]] = set()  # receivers and rounds of which it was said that nothing comes
+        self._doubted: set[str] = set()  # whose wrong declarations were told of in the log
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def restore(self, round_index: int) -> None:
@@ -77,8 +81,8 @@ class MaskedCourier(Courier):
         body = (await self._work(functools.partial(self._store, round_index))).body.view(np.float32)
         self._own = {held: self._own[held] for held in sorted(self._own)[1 - ROUNDS_HELD :]} | {round_index: body}
         self._declarations.forget(min(self._own))
-        self._answers = {place: packed for place, packed in self._answers.items() if place[1] in self._own}
-        self._refused = {place for place in self._refused if place[1] in self._own}
+        self._answers = {place: digest for place, digest in self._answers.items() if place[1] in self._own}
+        self._refused = set()
         for name in receivers:
             self._declare_or_decline(name, round_index)
 
@@ -91,7 +95,8 @@ class MaskedCourier(Courier):
 
     def connected(self, name: str) -> None:
         """What was sent over an earlier connection may be lost: the same list is answered again."""
-        self._answers = {place: packed for place, packed in self._answers.items() if place[0] != name}
+        self._answers = {place: digest for place, digest in self._answers.items() if place[0] != name}
+        self._refused = {place for place in self._refused if place[0] != name}
         if 0 <= self._protocol.published <= self._record.before:
             self.resend(name)
 
@@ -145,7 +150,6 @@ class MaskedCourier(Courier):
             self._model.mix_masked(self._fixed_point, action.own_weight, parts, share, factor)
         except WireError as error:
             logger.warning("round %d is not mixed: %s", round_index + 1, error)
-            self._protocol.masked_skips.append(round_index)
             return nothing(self._model.name, action)
         if action.catches_up:
             self._model.reset_optimizer()
@@ -155,7 +159,9 @@ class MaskedCourier(Courier):
         try:
             self._neighbourhood(self._model.name, round_index).check(participant)
         except WireError as error:
-            logger.warning("declaration of %s not used: %s", participant.name, error)
+            if participant.name not in self._doubted:
+                self._doubted.add(participant.name)
+                logger.warning("declaration of %s not used: %s", participant.name, error)
             return []
         actions = self._protocol.body_arrived(participant.name, round_index)
         refusal = refused(actions, participant.name, round_index)
@@ -179,13 +185,14 @@ class MaskedCourier(Courier):
         if federation is not self._held:
             self._held, self._id = federation, federation.id
         weights = self._protocol.plan.weights_of(receiver, round_index)
-        keys = {name: bytes.fromhex(federation.member(name).signing_key) for name in weights if name != receiver}
+        keys = {name: self._signing_keys(name, round_index) for name in weights if name != receiver}
         return Neighbourhood(self._id, receiver, round_index, keys)
 
     def _spawn_answer(self, receiver: str, message: Participants) -> None:
         """Answer a list once for a connection: to be asked again and again must not keep this site busy."""
         place = (receiver, message.round)
-        if self._answers.get(place) == message.participants:
+        refused = sum(each == receiver for each, _ in self._refused)
+        if place in self._refused or (place not in self._answers and refused >= MOST_REFUSED):
             return
         try:
             if message.round not in self._own or receiver not in self._protocol.plan.receivers(message.round):
@@ -193,12 +200,13 @@ class MaskedCourier(Courier):
             neighbourhood = self._neighbourhood(receiver, message.round)
             digest, pads = self._declarations.answer(neighbourhood, unpack(message.participants))
         except WireError as error:
-            if place not in self._refused:
-                self._refused.add(place)
-                logger.warning("list of participants of %s not answered: %s", receiver, error)
-                self._transport.say(receiver, Decline(round=message.round, reason=str(error)))
+            self._refused.add(place)
+            logger.warning("list of participants of %s not answered: %s", receiver, error)
+            self._transport.say(receiver, Decline(round=message.round, reason=str(error)))
             return
-        self._answers[place] = message.participants
+        if self._answers.get(place) == digest:
+            return
+        self._answers[place] = digest
         weight = self._protocol.plan.weights_of(receiver, message.round)[self._model.name]
         job = functools.partial(self._masked, message.round, self._own[message.round], weight, digest, pads)
         task = asyncio.get_running_loop().create_task(self._answer(receiver, job))

@@ -64,6 +64,12 @@ class Membership:
         """The revision that holds in a round or, once this site has left, the last one that it was a member of."""
         return next((each for each in reversed(self._own) if each.from_round <= round_index), self._own[0])
 
+    def signing_keys(self, name: str, round_index: int) -> tuple[bytes, ...]:
+        """The public keys that a member may sign with in a round, 32 bytes each: while one is rotated, both."""
+        current = self.own(round_index)
+        held = [each for each in self.revisions if each.from_round >= current.from_round and name in each.names]
+        return tuple(dict.fromkeys(bytes.fromhex(each.member(name).signing_key) for each in held))
+
     def entry(self) -> Member:
         """This site's newest entry, addresses and all."""
         return self._own[-1].member(self._site.name)

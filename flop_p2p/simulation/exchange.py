@@ -26,7 +26,7 @@ from flop_p2p.simulation.mixing import (
     average_in_place,
     mix_in_place,
     mixing_tensor,
-    without_lone_senders,
+    without_few_senders,
     without_senders,
 )
 from flop_p2p.simulation.placement import Placement, place, together
@@ -262,7 +262,8 @@ class MaskedExchange(GossipExchange):
         own = bodies.cpu().numpy()
         with self.placement.ranks.together():
             for body, position in zip(own, self.placement.own, strict=True):
-                self._check(body, self._schedule.sites[position])
+                if position not in silent:
+                    self._check(body, self._schedule.sites[position])
         self._prepare(self._mixing(round_index, silent), bodies.device)
         crosses = self.placement.ranks.count > 1
         width = max(1, BLOCK_BYTES // (4 * self.participants))  # the same at all ranks
@@ -274,9 +275,9 @@ class MaskedExchange(GossipExchange):
             bodies.copy_(torch.from_numpy(own))
 
     def _mixing(self, round_index: int, silent: Silent) -> csr_array:
-        """A sum of one body alone is never formed: who would receive only one keeps its own."""
+        """No sum of few bodies is formed: to whom too few still send, none is sent, and it keeps its own."""
         matrix = super()._mixing(round_index, silent)
-        return without_lone_senders(matrix) if silent else matrix
+        return without_few_senders(matrix, self._schedule.mixing(round_index)) if silent else matrix
 
     def _mix_block(self, own: Numbers, bodies: Numbers) -> None:
         matrix = self._boundary.matrix

@@ -9,6 +9,7 @@ from scipy.sparse import csr_array, diags_array
 from torch import Tensor
 
 from flop_p2p.simulation.ranks import ALONE, Ranks
+from flop_p2p.topology import fewest_senders
 
 BLOCK_BYTES = 8 * 2**20
 DENSE_SITES = 64
@@ -70,11 +71,23 @@ def without_senders(matrix: csr_array, silent: Sequence[int]) -> csr_array:
     return _without(matrix, np.isin(matrix.tocoo().col, silent))
 
 
-def without_lone_senders(matrix: csr_array) -> csr_array:
-    """The mixing matrix in which who receives from one other site only receives nothing."""
+def without_few_senders(matrix: csr_array, whole: csr_array) -> csr_array:
+    """The mixing matrix in which who receives from too few of its senders for a sum of masked bodies receives nothing.
+
+    Args:
+        whole: the matrix in which all send.
+    """
     entries = matrix.tocoo()
-    senders = np.bincount(entries.row[entries.row != entries.col], minlength=matrix.shape[0])
-    return _without(matrix, senders[entries.row] == 1)
+    few = [
+        now < fewest_senders(all_of_them) for now, all_of_them in zip(_senders(matrix), _senders(whole), strict=True)
+    ]
+    return _without(matrix, np.array(few)[entries.row])
+
+
+def _senders(matrix: csr_array) -> np.ndarray:
+    """From how many others each site receives, ``[sites]``."""
+    entries = matrix.tocoo()
+    return np.bincount(entries.row[entries.row != entries.col], minlength=matrix.shape[0])
 
 
 def _without(matrix: csr_array, gone: np.ndarray) -> csr_array:

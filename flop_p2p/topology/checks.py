@@ -4,7 +4,16 @@ from flop_p2p.config import GossipSettings
 from flop_p2p.errors import TopologyError
 from flop_p2p.topology.schedules import Schedule
 
-FEWEST_SENDERS = 2  # of which masked gossip forms a sum
+FEWEST_SENDERS = 2  # that a site needs in every round of masked gossip
+
+
+def fewest_senders(senders: int) -> int:
+    """Of how many of a receiver's ``senders`` masked gossip forms a sum, at least: two thirds of them, and two.
+
+    The receiver says who takes part. If it could leave out all but one accomplice, it would learn a single body from
+    the sum; and no two lists may have no sender in common, or it could ask for two sums in one round.
+    """
+    return max(FEWEST_SENDERS, senders - senders // 3)
 
 
 def check_compression(gossip: GossipSettings, schedule: Schedule) -> None:

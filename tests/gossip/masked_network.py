@@ -10,6 +10,7 @@ import numpy as np
 from virtual_network import Checkpoint, Site, VirtualNetwork
 
 from flop_p2p.gossip.actions import Action, Ask, Discard, Mix, Publish, Resend
+from flop_p2p.topology import fewest_senders
 
 ROUNDS_HELD = 2
 
@@ -74,7 +75,8 @@ class MaskedSite(Site):
         return [a for a in actions if a not in refused]
 
     def ask(self, round_index: int, participants: tuple[str, ...], receivers: tuple[str, ...]) -> None:
-        assert len(participants) >= 2, "a sum of one would be its body"
+        senders = self.protocol.plan.weights(round_index).keys() - {self.name}
+        assert len(participants) >= fewest_senders(len(senders)) >= 2
         who = tuple((name, self.declared[name, round_index]) for name in participants)
         if self.asked != (round_index, who):
             assert round_index > self.asked[0], "two lists in one round"

@@ -114,6 +114,46 @@ def test_a_masked_body_of_another_round_ends_nothing() -> None:
     assert protocol.phase == "gathering"
 
 
+def test_of_two_thirds_of_the_senders_a_sum_is_formed_and_of_fewer_not() -> None:
+    names = ("a", *(f"n{number}" for number in range(9)))
+    for declared, gathers in ((6, True), (5, False)):
+        protocol = plain_node(mesh(*names), masked=True)
+        protocol.start()
+        for name in names[1:]:
+            protocol.connected(name, 0, -1, False)
+        protocol.trained()
+        for name in names[1 : 1 + declared]:
+            protocol.body_arrived(name, 0)
+        protocol.timer("deadline")
+        actions = protocol.timer("deadline")
+        assert any(isinstance(action, Ask) for action in actions) == gathers
+        assert protocol.masked_skips == ([] if gathers else [0])
+
+
+def test_a_sum_that_cannot_be_right_costs_the_round() -> None:
+    protocol = collecting(("b", "c", "d"))
+    for name in "bcd":
+        protocol.masked_body_arrived(name, 0)
+    assert protocol.phase == "mixing"
+    protocol.not_mixed()
+    assert (protocol.phase, protocol.round_index) == ("training", 1)
+    assert protocol.masked_skips == [0]
+    assert protocol.absences == {name: [0] for name in "bcd"}
+
+
+def test_a_sum_that_cannot_be_right_does_not_catch_up() -> None:
+    protocol = plain_node(mesh("a", "b", "c", "d"), masked=True, round_index=1)
+    protocol.start()
+    for name in "bcd":
+        protocol.connected(name, 7, -1, False)
+        protocol.body_arrived(name, 7)
+    for name in "bcd":
+        protocol.masked_body_arrived(name, 7)
+    assert protocol.phase == "mixing"
+    protocol.not_mixed()
+    assert (protocol.phase, protocol.round_index, protocol.catch_ups) == ("training", 1, 0)
+
+
 @pytest.mark.parametrize(("topology", "sites"), MASKABLE)
 @pytest.mark.parametrize("seed", range(2))
 def test_without_losses_it_is_the_product_of_the_mixing_matrices(topology: str, sites: int, seed: int) -> None:

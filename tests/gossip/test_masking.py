@@ -13,6 +13,7 @@ from scipy.stats import chisquare
 from flop_p2p.errors import WireError
 from flop_p2p.gossip.fixed_point import FixedPoint, Integers
 from flop_p2p.gossip.masking import Declarations, Neighbourhood, mask
+from flop_p2p.topology import fewest_senders
 from flop_p2p.wire.participants import Participant
 
 FIXED = FixedPoint(64.0)
@@ -32,7 +33,7 @@ class Senders:
 
     def __init__(self, names: Sequence[str] = NAMES, parameters: int = 30_000, round_index: int = 3) -> None:
         self.signing = {name: Ed25519PrivateKey.generate() for name in names}
-        keys = {name: key.public_key().public_bytes_raw() for name, key in self.signing.items()}
+        keys = {name: (key.public_key().public_bytes_raw(),) for name, key in self.signing.items()}
         self.neighbourhood = Neighbourhood("f" * 64, "zug", round_index, keys)
         self.declarations = {name: Declarations(name, key) for name, key in self.signing.items()}
         draw = np.random.default_rng(0)
@@ -125,13 +126,14 @@ def refusals() -> dict[str, tuple[Senders, Sequence[Participant], str]]:
     earlier = Declarations("berlin", senders.signing["berlin"]).declare(of_another_round.neighbourhood)
     zero = senders.neighbourhood.sign("berlin", bytes(32), senders.signing["berlin"])
     return {
-        "alone": (senders, own, "list of one participant, whose sum would be its body"),
-        "without us": (senders, everyone[2:], "without this site"),
-        "no sender": (senders, [*own, *strangers.present("rom")], "sends nothing to zug in round 4"),
+        "alone": (senders, own, "list of 1 participants where it takes 3 of its 4 senders"),
+        "few": (senders, everyone[:2], "list of 2 participants where it takes 3 of its 4 senders"),
+        "without us": (senders, [everyone[0], *everyone[2:]], "without this site"),
+        "no sender": (senders, [*everyone[:2], *strangers.present("rom")], "sends nothing to zug in round 4"),
         "signed by another": (senders, [signed_by_another, *everyone[1:]], "berlin did not sign"),
         "key exchanged": (senders, [other_key, *everyone[1:]], "berlin did not sign"),
         "of another round": (senders, [earlier, *everyone[1:]], "berlin did not sign"),
-        "unusable key": (senders, [zero, *own], "not a usable X25519 key"),
+        "unusable key": (senders, [zero, *everyone[1:]], "not a usable X25519 key"),
     }
 
 
@@ -149,3 +151,27 @@ def test_without_a_declaration_nothing_is_answered() -> None:
     senders.declarations["graz"].forget(4)
     with pytest.raises(WireError, match="has not declared itself present to zug in round 4"):
         senders.masked("graz", participants)
+
+
+def test_while_a_key_is_rotated_both_are_believed() -> None:
+    senders = Senders()
+    new = Ed25519PrivateKey.generate()
+    old = senders.neighbourhood
+    keys = {**old.senders, "graz": (*old.senders["graz"], new.public_key().public_bytes_raw())}
+    senders.neighbourhood = Neighbourhood(old.federation, old.receiver, old.round, keys)
+    senders.declarations["graz"] = Declarations("graz", new)
+    participants = senders.present()
+    total = sum(senders.masked(name, participants).astype(np.uint64) for name in NAMES).astype(np.uint32)
+    np.testing.assert_array_equal(total, sum(senders.plain(name) for name in NAMES))
+
+
+@pytest.mark.parametrize("count", range(4, 12))
+def test_a_receiver_and_one_accomplice_cannot_take_lists_apart(count: int) -> None:
+    """It would ask each of the others for a list of that one and the accomplice, whose body it knows."""
+    names = [f"site-{number:02}" for number in range(count)]
+    senders = Senders(names, parameters=10)
+    accomplice, *others = senders.present()
+    for other in others:
+        with pytest.raises(WireError, match=f"2 participants where it takes {fewest_senders(count)} of its {count}"):
+            senders.masked(other.name, [accomplice, other])
+    assert 2 * fewest_senders(count) > count  # no two lists without a sender in common

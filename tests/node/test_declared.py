@@ -26,6 +26,11 @@ def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
         Declared(tmp_path, 0)
 
 
+def test_a_missing_file_is_refused_once_a_body_was_published(tmp_path: Path) -> None:
+    with pytest.raises(NodeError, match=r"masking\.json: is missing, and this node has published a body"):
+        Declared(tmp_path, 3, begun=True)
+
+
 def test_without_the_file_nothing_is_declared(tmp_path: Path) -> None:
     record = Declared(tmp_path / "missing", -1)
     with pytest.raises(RunError, match=r"masking\.json: cannot be written"):
