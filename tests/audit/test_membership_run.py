@@ -96,13 +96,14 @@ def test_topologies_are_that_of_the_experiment_ring_and_full_unless_given() -> N
     assert chosen == ["dfedavg, full", "local"]
 
 
-def test_masking_and_compression_are_of_gossip_alone() -> None:
-    settings = experiment(privacy__masking="pairwise", gossip__compression="int8", audit__membership_topologies="full")
+@pytest.mark.parametrize("wish", [{"privacy__masking": "pairwise"}, {"gossip__compression": "int8"}], ids=str)
+def test_masking_and_compression_are_of_gossip_alone(wish: dict[str, str]) -> None:
+    settings = experiment(**wish, audit__membership_topologies="full")
     for arm in build_arms(settings):
         own = arm.settings(settings)
         assert own.method == arm.method
         assert own.privacy.masking == "none", "views are of bodies with and without it, and training is the same"
-        assert own.gossip.compression == ("none" if arm.topology is None else "int8")
+        assert own.gossip.compression == ("none" if arm.topology is None else settings.gossip.compression)
         assert arm.topology in (None, own.topology.name)
 
 
