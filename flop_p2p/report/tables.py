@@ -117,7 +117,7 @@ def _privacy_notes(comparison: Comparison) -> list[str]:
         budget = "" if privacy.epsilon is None else f", budget {privacy.epsilon:g}"
         result.append(
             f"Differential privacy of a {privacy.unit}: noise multiplier {privacy.noise_multiplier:g}, clipping norm "
-            f"{privacy.clipping_norm:g}, delta {privacy.delta:g}{budget}; epsilon {low:.2f} to {high:.2f} over sites "
+            f"{privacy.clipping_norm:g}, delta {privacy.delta:g}{budget}; epsilon {_epsilon((low, high))} over sites "
             "and seeds. These are no figures of plain training."
         )
     if privacy.masking != "none" and any(arm.arm.topology for arm in comparison.arms):
@@ -187,9 +187,7 @@ def _further(comparison: Comparison) -> list[Column]:
         column("pooled test\nbalanced", lambda result: percent(result.pooled_test.get("balanced_accuracy"))),
         column("without prior\naccuracy", lambda result: percent(result.metrics.get("accuracy_without_prior"))),
         column("late sites\naccuracy", lambda result: percent(result.late_sites.get("accuracy"))),
-        column(
-            "epsilon", lambda result: NOTHING if result.epsilon is None else "{:.2f} to {:.2f}".format(*result.epsilon)
-        ),
+        column("epsilon", lambda result: _epsilon(result.epsilon)),
         column("learning\nrate", lambda result: NOTHING if result.lr is None else f"{result.lr:g}"),
         column("seconds\na run", lambda result: number(result.seconds.mean)),
     ]
@@ -249,6 +247,11 @@ def _rounds(result: ArmResult) -> str:
     rounds = result.rounds_to_target
     reached = "" if rounds.counted == len(rounds.per_seed) else f" ({rounds.counted}/{len(rounds.per_seed)})"
     return (NOTHING if rounds.mean is None else f"{round(rounds.mean, 1):g}") + reached
+
+
+def _epsilon(limits: tuple[float, float] | None) -> str:
+    """As ``2.41 to 3.00``, or one number where both read the same."""
+    return NOTHING if limits is None else " to ".join(dict.fromkeys(f"{limit:.2f}" for limit in limits))
 
 
 def _range(limits: tuple[int, int]) -> str:

@@ -107,6 +107,7 @@ def test_differential_privacy_and_masking_are_told():
     assert "masked in gossip" in text
     assert [result.epsilon for result in comparison.arms] == [None, (2.0, 3.75), (3.0, 4.75)]
     assert "3.00 to 4.75" in text
+    assert "epsilon 1.00 over sites" in comparison_markdown(made_up("local", seeds=1, sites=1, privacy=NOISE))
 
 
 def test_plain_training_has_no_note_of_privacy():
