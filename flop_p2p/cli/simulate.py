@@ -157,9 +157,14 @@ def summary_table(summary: dict[str, Any]) -> Table:
 def privacy_line(privacy: dict[str, Any]) -> str:
     """What training has spent of the privacy budget, in one sentence."""
     spent = [site["epsilon"] for site in privacy["sites"].values()]
-    stopped = sum(site["stopped"] is not None for site in privacy["sites"].values())
-    silent = f"; {stopped} of {len(spent)} spent their budget and stopped sending" if stopped else ""
-    return (
+    stopped = [site["epsilon"] for site in privacy["sites"].values() if site["stopped"] is not None]
+    never = stopped.count(0)  # not even one round fits into the budget
+    parts = [
         f"differential privacy of a {privacy['unit']}: epsilon {min(spent):.2f} to {max(spent):.2f} at delta "
-        f"{privacy['delta']:g}{silent}"
-    )
+        f"{privacy['delta']:g}"
+    ]
+    if len(stopped) > never:
+        parts.append(f"{len(stopped) - never} of {len(spent)} spent their budget and stopped sending")
+    if never:
+        parts.append(f"{never} of {len(spent)} never trained nor sent, for one round would exceed the budget")
+    return "; ".join(parts)

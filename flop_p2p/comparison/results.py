@@ -46,6 +46,7 @@ class ArmResult:
     rounds_to_target: over the seeds that reached their target.
     differences: figures less those of centralized FLOP; empty for FLOP itself and where it is not run.
     seconds: wall time of a run.
+    epsilon: smallest and largest that a site spent, over sites and seeds; None without differential privacy.
     """
 
     arm: Arm
@@ -64,6 +65,7 @@ class ArmResult:
     rounds_to_target: Estimate
     differences: dict[str, Difference]
     seconds: Estimate
+    epsilon: tuple[float, float] | None
     curve: Curve
 
 
@@ -168,6 +170,7 @@ def _arm_result(
         rounds_to_target=estimate({r.run.seed: _rounds_to_target(r, targets[r.run.seed]) for r in records}),
         differences={} if arm.method == REFERENCE or not reference else _differences(records, reference),
         seconds=_over_seeds(records, lambda summary: summary["seconds"]["total"]),
+        epsilon=_epsilon(records),
         curve=merge({record.run.seed: record.curve for record in records}),
     )
 
@@ -184,6 +187,12 @@ def _means(records: Sequence[Record], section: Callable[[Summary], dict[str, Any
         name: estimate({seed: values[name]["mean"] if name in values else None for seed, values in sections.items()})
         for name in names
     }
+
+
+def _epsilon(records: Sequence[Record]) -> tuple[float, float] | None:
+    privacy = [record.summary.get("privacy") for record in records]
+    spent = [site["epsilon"] for each in privacy if each is not None for site in each["sites"].values()]
+    return (min(spent), max(spent)) if spent else None
 
 
 def _site_accuracy(records: Sequence[Record]) -> dict[str, float]:

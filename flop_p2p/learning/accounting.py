@@ -6,15 +6,20 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from flop_p2p.config import PrivacySettings
 from flop_p2p.errors import ConfigError
 
 Entry = tuple[float, float, int]  # noise multiplier, sampling rate, steps: as in an accountant of opacus
+PRV_UP_TO = 50.0  # epsilon of the Renyi accountant: beyond, the PRV accountant takes up to minutes
 EXTREME_ORDER = "Optimal order is the"  # epsilon is then a bound that could be tighter, and holds
 
 
 class Ledger:
     """The gradient steps that a site has taken on its patients' data, and what it may still take.
+
+    Epsilon is that of the accountant of the settings; beyond `PRV_UP_TO` always that of the Renyi accountant.
 
     Every step counts, of body and head together and in every phase: the gradients of the body depend on the head.
 
@@ -79,10 +84,16 @@ def _accountants() -> Any:
 def _epsilon(history: tuple[Entry, ...], delta: float, kind: str) -> float:
     if not history:
         return 0.0
-    if kind == "prv":
-        accountant = _accountants().PRVAccountant()
-        accountant.history = list(history)
+    epsilon = _renyi_epsilon(history, delta)
+    if kind == "rdp" or epsilon > PRV_UP_TO:
+        return epsilon
+    accountant = _accountants().PRVAccountant()
+    accountant.history = list(history)
+    with np.errstate(all="ignore"):  # where all take part in each step, it takes the logarithm of 0 and uses it not
         return float(accountant.get_epsilon(delta=delta))
+
+
+def _renyi_epsilon(history: tuple[Entry, ...], delta: float) -> float:
     analysis = _accountants().analysis.rdp
     spent = sum(_divergences(noise, rate) * steps for noise, rate, steps in history)
     with warnings.catch_warnings():

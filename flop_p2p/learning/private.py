@@ -1,6 +1,7 @@
 """Differentially private training of one site: DP-SGD (Abadi et al. 2016, algorithm 1), over body and head together."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -111,12 +112,30 @@ class PrivateLearner(Learner):
         loss = torch.zeros((), device=self._samples.inputs.device)
         if not weights:
             return total, loss
+        seed = int(torch.randint(1 << 62, ())) if self._randomness == "same" else None
         for chunk in torch.split(self._samples.positions(positions), self._at_once):
             if len(chunk):
-                gradients, losses = self._of_each(weights, *self._samples.batch(chunk, self._augment))
+                inputs, labels = self._samples.batch(chunk, self._augment)
+                with self._dropout(seed):
+                    gradients, losses = self._of_each(weights, inputs, labels)
                 self._add_clipped(total, gradients)
                 loss += losses.sum()
         return total, loss
+
+    @contextlib.contextmanager
+    def _dropout(self, seed: int | None) -> Iterator[None]:
+        """Dropout from ``seed``, beside the generators that all else draws from; None for dropout from these.
+
+        Samples that share dropout must do so in the whole step: with another mask for each chunk, one more sample would
+        move others to another chunk and mask, and change the sum by more than the clipping norm.
+        """
+        if seed is None:
+            yield
+            return
+        device = self._samples.inputs.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            seed_generators(seed, device)
+            yield
 
     def _add_clipped(self, total: Gradients, gradients: Gradients) -> None:
         """Add the gradients ``[samples, ...]``, each scaled down to the clipping norm where it is longer."""
@@ -138,7 +157,7 @@ class PrivateLearner(Learner):
         return result
 
     def try_out(self) -> None:
-        """Find out, once, whether samples may have other dropout each or, where torch.func cannot, the same in a batch.
+        """Find out, once, whether samples may have other dropout each or, where torch.func cannot, the same in a step.
 
         Not before training, for a process that has computed gradients where there is a GPU cannot be forked any more.
 

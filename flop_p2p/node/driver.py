@@ -292,7 +292,7 @@ class Driver:
             self._journal.mixed(done, time.perf_counter() - start)
         if done.catches_up and self._adopt:
             logger.info("took over the body of %s; training the head", ", ".join(part.name for part in action.parts))
-            begin = functools.partial(self._journal.may_train, action.round)
+            begin = functools.partial(self._journal.may_train, max(part.round for part in action.parts) + 1)
             self._model.train_head(self._adopt, lambda: self._stopping, begin)
             self._adopt = 0
 

@@ -54,6 +54,8 @@ class Spending:
         begun: there is a checkpoint, so the file must be there, too.
 
     Attributes:
+        epsilon: spent so far. It is computed when steps are accounted for, by the thread that trains, for that may take
+            seconds, in which the event loop must go on.
         stopped: the round, counted from 0, from which on the budget allows no training; None as long as it does.
 
     Raises:
@@ -68,6 +70,7 @@ class Spending:
         self._privacy, self._rate = privacy, rate
         before = self._read(begun)
         self._ledger = Ledger(privacy, rate, budget, before.history)
+        self.epsilon = self._ledger.epsilon
         self.stopped = before.stopped
 
     def begin(self, round_index: int, steps: int) -> bool:
@@ -83,6 +86,7 @@ class Spending:
         elif self.stopped is None:
             self.stopped = round_index
         self._write()
+        self.epsilon = self._ledger.epsilon
         return allowed
 
     def give_back(self, steps: int) -> None:
@@ -93,18 +97,14 @@ class Spending:
         """
         self._ledger.spend(-steps)
         self._write()
-
-    @property
-    def epsilon(self) -> float:
-        """Spent so far."""
-        return self._ledger.epsilon
+        self.epsilon = self._ledger.epsilon
 
     def describe(self) -> dict[str, Any]:
         """As `summary.json` and `flop-p2p status` tell it; rounds are counted from 1."""
         return {
             **self._privacy.model_dump(exclude={"masking", "masking_range", "epsilon"}),
             "budget": self._ledger.budget,
-            "epsilon": self._ledger.epsilon,
+            "epsilon": self.epsilon,
             "steps": self._ledger.steps,
             "sampling_rate": self._rate,
             "stopped": None if self.stopped is None else self.stopped + 1,

@@ -88,6 +88,7 @@ def notes(comparison: Comparison) -> list[str]:
         "included; moving the data to one place (pooled) is not counted. "
         "Pooled test: each site's own model on the test splits of all sites, mean over sites."
     )
+    result += _privacy_notes(comparison)
     if comparison.settings.training.participation < 1:
         share = f"{100 * comparison.settings.training.participation:g} %"
         result.append(f"In a round {share} of the sites train under a server, all of them under the other methods.")
@@ -105,6 +106,22 @@ def notes(comparison: Comparison) -> list[str]:
     if comparison.grid:
         rates = ", ".join(f"{lr:g}" for lr in sorted(comparison.settings.comparison.lr_grid))
         result.append(f"Learning rates: chosen from {rates} by validation accuracy after the last round, first seed.")
+    return result
+
+
+def _privacy_notes(comparison: Comparison) -> list[str]:
+    privacy, result = comparison.settings.privacy, []
+    spent = [arm.epsilon for arm in comparison.arms if arm.epsilon is not None]
+    if spent:
+        low, high = min(low for low, _ in spent), max(high for _, high in spent)
+        budget = "" if privacy.epsilon is None else f", budget {privacy.epsilon:g}"
+        result.append(
+            f"Differential privacy of a {privacy.unit}: noise multiplier {privacy.noise_multiplier:g}, clipping norm "
+            f"{privacy.clipping_norm:g}, delta {privacy.delta:g}{budget}; epsilon {_epsilon((low, high))} over sites "
+            "and seeds. These are no figures of plain training."
+        )
+    if privacy.masking != "none" and any(arm.arm.topology for arm in comparison.arms):
+        result.append("Bodies are masked in gossip: a neighbour sees only their sum.")
     return result
 
 
@@ -170,6 +187,7 @@ def _further(comparison: Comparison) -> list[Column]:
         column("pooled test\nbalanced", lambda result: percent(result.pooled_test.get("balanced_accuracy"))),
         column("without prior\naccuracy", lambda result: percent(result.metrics.get("accuracy_without_prior"))),
         column("late sites\naccuracy", lambda result: percent(result.late_sites.get("accuracy"))),
+        column("epsilon", lambda result: _epsilon(result.epsilon)),
         column("learning\nrate", lambda result: NOTHING if result.lr is None else f"{result.lr:g}"),
         column("seconds\na run", lambda result: number(result.seconds.mean)),
     ]
@@ -229,6 +247,11 @@ def _rounds(result: ArmResult) -> str:
     rounds = result.rounds_to_target
     reached = "" if rounds.counted == len(rounds.per_seed) else f" ({rounds.counted}/{len(rounds.per_seed)})"
     return (NOTHING if rounds.mean is None else f"{round(rounds.mean, 1):g}") + reached
+
+
+def _epsilon(limits: tuple[float, float] | None) -> str:
+    """As ``2.41 to 3.00``, or one number where both read the same."""
+    return NOTHING if limits is None else " to ".join(dict.fromkeys(f"{limit:.2f}" for limit in limits))
 
 
 def _range(limits: tuple[int, int]) -> str:

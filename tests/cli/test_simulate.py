@@ -80,6 +80,15 @@ def test_a_budget_that_is_spent_is_told() -> None:
         "differential privacy of a patient: epsilon 2.50 to 3.00 at delta 1e-06; 1 of 2 spent their budget and stopped "
         "sending"
     )
+    sites = {"a": {"epsilon": 3.0, "stopped": 2}, "b": {"epsilon": 0.0, "stopped": 1}}
+    line = simulate.privacy_line({"unit": "patient", "delta": 1e-6, "sites": sites})
+    assert line.endswith(
+        "; 1 of 2 spent their budget and stopped sending; 1 of 2 never trained nor sent, for one round would exceed "
+        "the budget"
+    )
+    sites = {"a": {"epsilon": 3.0, "stopped": None}, "b": {"epsilon": 0.0, "stopped": 1}}
+    line = simulate.privacy_line({"unit": "patient", "delta": 1e-6, "sites": sites})
+    assert "stopped sending" not in line
 
 
 def test_resume_needs_a_directory() -> None:

@@ -14,6 +14,7 @@ from opacus.accountants import RDPAccountant
 
 from flop_p2p.cli.status import status_page
 from flop_p2p.config import load_site
+from flop_p2p.gossip.actions import Mix, Part
 from flop_p2p.local.results import collect
 from flop_p2p.node.daemon import Node
 from flop_p2p.simulation import Simulation
@@ -141,6 +142,22 @@ def test_a_restarted_node_has_spent_what_it_had(daemons: Callable[..., Any]) -> 
         rounds = len(sent(federation.sites[site.name].state))
         assert privacy["steps"] >= steps * rounds  # never fewer than were released
         assert privacy["epsilon"] <= 7.0
+
+
+def test_an_adopted_site_without_budget_for_its_head_can_be_started_again(
+    daemons: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    federation = daemons({**PRIVATE, "data.partition": "iid", "data.sites": 2})
+    name, other = federation.sites
+    federation.change(name, privacy={"epsilon": 0.01})
+    site = load_site(federation.sites[name].settings)
+    node = Node(site, adopt=3)
+    monkeypatch.setattr(node.driver._courier, "mix", lambda action: action)  # the body itself does not matter
+    node.driver._mix(Mix(-1, 0.0, (Part(other, 4, 1.0),), catches_up=True))
+    node.lock.release()
+    again = Node(site)
+    assert again.snapshot()["privacy"]["stopped"] == 6  # counted from 1: that after the body it took over
+    again.lock.release()
 
 
 def _rows(snapshot: dict[str, Any]) -> list[tuple[str, Any]]:

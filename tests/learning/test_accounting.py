@@ -76,6 +76,19 @@ def test_orders_at_the_edge_are_no_warning() -> None:
         assert ledger(rate=1.0, noise_multiplier=0.05, history=[(0.05, 1.0, 1)]).epsilon > 100
 
 
+def test_prv_says_nothing_where_all_take_part_in_each_step(recwarn: pytest.WarningsRecorder) -> None:
+    assert 0 < ledger(rate=1.0, accountant="prv", history=[(1.1, 1.0, 3)]).epsilon < 50
+    assert not recwarn.list
+
+
+def test_prv_gives_way_to_rdp_where_it_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PRVAccountant, "get_epsilon", lambda self, delta: pytest.fail("asked"))
+    history = [(0.5, 0.25, 2000)]
+    epsilon = ledger(accountant="prv", history=history).epsilon
+    assert epsilon == ledger(history=history).epsilon > 50
+    assert not ledger(accountant="prv", budget=50.0, history=history).allows(1)
+
+
 def test_opacus_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opacus.accountants", None)
     monkeypatch.delitem(sys.modules, "opacus")

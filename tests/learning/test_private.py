@@ -120,6 +120,48 @@ def test_samples_taken_in_parts_give_the_same_sum(samples: Samples, monkeypatch:
         torch.testing.assert_close(gradient, whole[name], rtol=1e-5, atol=1e-6)
 
 
+class Shared(nn.Module):
+    """Drops all that a linear layer gives, or nothing, as stochastic depth does; torch.func can't draw it by sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3, bias=False)
+        nn.init.zeros_(self.linear.weight)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.linear(inputs)
+        return outputs * torch.empty(1).bernoulli_(0.5)
+
+
+def test_dropout_that_samples_share_is_that_of_the_whole_step(
+    samples: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one more sample would move others to another part with another mask: more than the norm."""
+    monkeypatch.setattr("flop_p2p.learning.private.MOST_AT_ONCE", 2)
+    training = learner(Shared(), samples, norm=0.1, local_steps=1)
+    training.try_out()
+    position, lengths = np.array([3]), set()
+    for seed in range(12):
+        torch.manual_seed(seed)
+        lengths.add(round(length(training.clipped(np.repeat(position, 7))[0]), 3))
+    assert lengths == {0.0, 0.7}  # all seven samples, or none
+
+
+def test_augmentation_goes_on_beside_shared_dropout(samples: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flop_p2p.learning.private.MOST_AT_ONCE", 2)
+    training, drawn = learner(Shared(), samples, local_steps=1), []
+
+    def augment(inputs: Tensor) -> Tensor:
+        drawn.append(float(torch.rand(())))
+        return inputs
+
+    training.try_out()
+    monkeypatch.setattr(training, "_augment", augment)
+    training.train(0)
+    training.train(1)
+    assert len(set(drawn)) == len(drawn) > 10
+
+
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing:UserWarning")  # of opacus' own hooks
 def test_a_step_without_noise_is_that_of_opacus(samples: Samples) -> None:
     model, theirs = net(), GradSampleModule(net())

@@ -34,6 +34,16 @@ def test_a_round_that_was_lost_counts_twice(tmp_path: Path) -> None:
     assert again.epsilon == Ledger(NOISY, 0.1, None, [(1.0, 0.1, 10)]).epsilon
 
 
+def test_to_tell_what_is_spent_computes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop tells it, and would stand still."""
+    own = spending(tmp_path)
+    own.begin(0, 5)
+    own.give_back(2)
+    expected = Ledger(NOISY, 0.1, None, [(1.0, 0.1, 3)]).epsilon
+    monkeypatch.setattr(Ledger, "epsilon", property(lambda _: pytest.fail("computed")))
+    assert own.describe()["epsilon"] == own.epsilon == expected
+
+
 def test_what_a_stopped_node_did_not_take_is_given_back(tmp_path: Path) -> None:
     first = spending(tmp_path)
     first.begin(0, 5)

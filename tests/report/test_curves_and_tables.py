@@ -19,11 +19,12 @@ from flop_p2p.report.tables import byte_size, comparison_markdown, comparison_ta
 ALL = "majority,local,pooled,fedavg,fedavg-ft,flop,dfedavg,p2p-flop,p2p-flop-alt"
 
 
-def made_up(methods="local,flop,p2p-flop", topologies="ring", seeds=5, rounds=(5, 10), auroc=0.97, sites=4):
+def made_up(
+    methods="local,flop,p2p-flop", topologies="ring", seeds=5, rounds=(5, 10), auroc=0.97, sites=4, privacy=None
+):
     """A comparison in which each method is half a point above the one before."""
-    settings = load_experiment(
-        overrides={"comparison.methods": methods, "comparison.topologies": topologies, "comparison.seeds": seeds}
-    )
+    compared = {"comparison.methods": methods, "comparison.topologies": topologies, "comparison.seeds": seeds}
+    settings = load_experiment(overrides=compared | (privacy or {}))
     plan = build_plan(settings, Path("out"))
     records = []
     for seed in plan.seeds:
@@ -46,7 +47,11 @@ def made_up(methods="local,flop,p2p-flop", topologies="ring", seeds=5, rounds=(5
                 "late_sites": None,
                 "bytes": {"total": sent, "busiest_site": sent // 4},
                 "seconds": {"total": 123.4},
+                "privacy": None,
             }
+            if settings.privacy.differential and arm.method != "majority":
+                spent = {f"hospital-{site}": {"epsilon": 1.0 + place + seed + 0.25 * site} for site in range(sites)}
+                summary["privacy"] = {"sites": spent}
             curve = SeedCurve(rounds, tuple(final * r / 10 for r in rounds), tuple(sent * r // 10 for r in rounds))
             records.append(Record(plan.run(arm, seed, 0.01), summary, curve))
     return evaluate(settings, records, {})
@@ -83,6 +88,33 @@ def test_the_table_fits_120_columns_in_one_piece():
     row = next(line for line in text.splitlines() if line.startswith("p2p-flop  full"))
     assert "91.6 ± 0.1" in row
     assert "+1.0 ± 0.0  matches  2.44 GB   610 MB         10" in row
+
+
+NOISE = {"privacy.noise_multiplier": 1.5, "privacy.epsilon": 9.0, "privacy.unit": "patient", "privacy.delta": 1e-6}
+
+
+def test_differential_privacy_and_masking_are_told():
+    comparison = made_up("majority,local,p2p-flop", seeds=2, privacy={**NOISE, "privacy.masking": "pairwise"})
+    noted = (
+        "Differential privacy of a patient: noise multiplier 1.5, clipping norm 1, delta 1e-06, budget 9; "
+        "epsilon 2.00 to 4.75 over sites and seeds. These are no figures of plain training."
+    )
+    markdown = comparison_markdown(comparison)
+    assert noted in markdown
+    assert "masked in gossip" in markdown
+    text = printed(comparison, 200)
+    assert noted in text
+    assert "masked in gossip" in text
+    assert [result.epsilon for result in comparison.arms] == [None, (2.0, 3.75), (3.0, 4.75)]
+    assert "3.00 to 4.75" in text
+    assert "epsilon 1.00 over sites" in comparison_markdown(made_up("local", seeds=1, sites=1, privacy=NOISE))
+
+
+def test_plain_training_has_no_note_of_privacy():
+    markdown = comparison_markdown(made_up())
+    assert "privacy" not in markdown
+    assert "epsilon" not in markdown
+    assert "masked" not in markdown
 
 
 def test_title_names_data_sites_seeds_weighting_and_head_loss():
