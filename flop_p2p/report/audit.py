@@ -115,11 +115,13 @@ def _inversion(rows: Sequence[Row]) -> Section:
         "PSNR and SSIM of reconstructions against the images behind the gradient, with 95 % Student t intervals over "
         "images (those of a batch, which are not independent, count one by one); of a message against the training "
         "images that fit best.",
-        "Mean image, other: PSNR of the mean of the attacker's own images, and of the one among them that is nearest: "
-        "what it has without seeing anything, and what the verdict calls chance, image by image.",
+        "Mean image, other: PSNR of the mean of the attacker's own images, and of the one among them that is nearest "
+        "to the patient's: what it has without seeing anything, though it does not know which one that is.",
         "Identified: the reconstruction is nearer to the image behind the gradient than to up to 500 others, with "
         f"the exact 95 % interval; by chance at most {100 * chance:.1f} %. Not told of messages: behind them are so "
         "many images that some one is always near.",
+        "Verdict: better than chance if the interval of identified lies above what chance gives, or that of the gain "
+        "in PSNR over other lies above 0; no better only if neither does and that of the gain lies at or below 0.",
     ]
     return Section("Inversion of gradients", headings, cells, notes)
 
