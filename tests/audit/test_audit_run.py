@@ -72,6 +72,17 @@ def test_what_cannot_be_attacked_is_refused(
         audit_leakage(audited(**overrides), tmp_path, silent)
 
 
+def test_masked_neighbours_may_have_fewer_images_than_are_looked_for(audited: Any, tmp_path: Path) -> None:
+    settings = audited(
+        data__partition="dirichlet:0.3", data__sites=6, data__limit_images=60, seed=1, training__rounds=1,
+        audit__attacks="inversion", audit__inversion_images=28, audit__inversion_batches="7",
+    )  # fmt: skip
+    rows = audit_leakage(settings, tmp_path, silent).results["rows"]
+    masked = [row for row in rows if row["exposure"].startswith("masked")]
+    assert {row["source"] for row in masked} == {"one step", "message"}
+    assert all(row["psnr"]["count"] < 14 * row["attacks"] for row in masked)
+
+
 def test_no_directory_is_overwritten(audited: Any, tmp_path: Path) -> None:
     (tmp_path / "something").touch()
     with pytest.raises(RunError, match="not empty; choose another --out"):
