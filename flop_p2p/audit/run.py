@@ -15,7 +15,7 @@ import flop_p2p
 from flop_p2p.audit.federation import Federation
 from flop_p2p.audit.inversion_trials import Picture, Progress, invert_all
 from flop_p2p.audit.label_trials import recover_all
-from flop_p2p.audit.membership import audit_membership
+from flop_p2p.audit.membership import audit_membership, check_membership
 from flop_p2p.config import ExperimentSettings
 from flop_p2p.data import FederatedData
 from flop_p2p.errors import ConfigError, RunError
@@ -54,8 +54,10 @@ def audit_leakage(settings: ExperimentSettings, directory: Path, progress: Progr
         moments = _moments(settings)
         data = load_data(settings)
         skipped = _not_possible(settings, data)
-        _make(directory, settings)
+        if "membership" in settings.audit.attacks:
+            check_membership(settings, data)
         with closing(Federation(settings, data)) as federation:
+            _make(directory, settings)
             return _run(settings, data, federation, moments, skipped, directory, progress)
     finally:
         torch.set_num_threads(threads)
@@ -84,7 +86,7 @@ def _run(
         if "labels" in asked:
             rows += recover_all(federation, settings, progress)
     if "membership" in asked:
-        rows += audit_membership(settings, progress, data)
+        rows += [row for found in audit_membership(settings, progress, data) for row in found]
     results = {
         "attacked": _attacked(settings, data, federation),
         "moments": list(stops),

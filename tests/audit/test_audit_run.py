@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flop_p2p.audit import audit_leakage
-from flop_p2p.errors import ConfigError, RunError
+from flop_p2p.errors import ConfigError, FlopError, RunError
 
 
 def silent(text: str, done: int, total: int) -> None:
@@ -81,6 +81,13 @@ def test_masked_neighbours_may_have_fewer_images_than_are_looked_for(audited: An
     masked = [row for row in rows if row["exposure"].startswith("masked")]
     assert {row["source"] for row in masked} == {"one step", "message"}
     assert all(row["psnr"]["count"] < 14 * row["attacks"] for row in masked)
+
+
+def test_a_topology_that_does_not_exist_is_refused_before_any_attack(audited: Any, tmp_path: Path) -> None:
+    settings = audited(audit__attacks="inversion,membership", audit__membership_topologies="ring,circle")
+    with pytest.raises(FlopError, match="circle"):
+        audit_leakage(settings, tmp_path / "out", lambda text, done, total: pytest.fail(text))
+    assert not (tmp_path / "out").exists()
 
 
 def test_no_directory_is_overwritten(audited: Any, tmp_path: Path) -> None:
