@@ -90,6 +90,39 @@ def test_a_topology_that_does_not_exist_is_refused_before_any_attack(audited: An
     assert not (tmp_path / "out").exists()
 
 
+def test_a_late_error_leaves_what_was_found(audited: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ConfigError("too late")
+
+    monkeypatch.setattr("flop_p2p.audit.run.recover_all", fail)
+    told: list[int] = []
+    with pytest.raises(ConfigError, match="too late"):
+        audit_leakage(audited(), tmp_path, silent, lambda audit: told.append(len(audit.pictures)))
+    found = json.loads((tmp_path / "audit.json").read_text())
+    assert {row["attack"] for row in found["rows"]} == {"inversion"}
+    assert not found["complete"]
+    assert told == [2]
+
+
+def test_every_finished_attack_is_reported_once_more(audited: Any, tmp_path: Path) -> None:
+    told = []
+    settings = audited(audit__moments="0", audit__attacks="labels", privacy__noise_multiplier=2.0)
+    audit = audit_leakage(settings, tmp_path, silent, lambda audit: told.append(audit.results["complete"]))
+    assert told == [False, True]
+    assert audit.results == json.loads((tmp_path / "audit.json").read_text())
+    assert audit.results["attacked"]["privacy"] == {
+        "masking": "none", "noise_multiplier": 2.0, "clipping_norm": 1.0,
+    }  # fmt: skip
+
+
+def test_a_head_without_output_layer_is_told(audited: Any, tmp_path: Path) -> None:
+    settings = audited(audit__moments="0", audit__attacks="labels", model__private=["body.1.*"])
+    results = audit_leakage(settings, tmp_path, silent).results
+    assert "no linear output layer" in results["skipped"]["iDLG"]
+    assert "iDLG" not in {row["method"] for row in results["rows"]}
+    assert results["rows"]
+
+
 def test_no_directory_is_overwritten(audited: Any, tmp_path: Path) -> None:
     (tmp_path / "something").touch()
     with pytest.raises(RunError, match="not empty; choose another --out"):
