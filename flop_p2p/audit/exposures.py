@@ -122,7 +122,7 @@ def of_message(federation: Federation, victim: Victim, images: int) -> list[Expo
     """Of what the site sends in this round, after all its own steps: its change, taken for a gradient.
 
     Args:
-        images: how many the attacker tries to find behind it.
+        images: how many the attacker tries to find behind it; of other senders at most as many as they have.
     """
     model, row = federation.model, victim.row
     before, guess = federation.before(row), federation.before(victim.attacker)
@@ -176,10 +176,10 @@ def _masked_message(federation: Federation, victim: Victim, images: int) -> Expo
     model = federation.model
     senders, sums, originals = [], [], []
     for row, weight in victim.senders:
-        before = federation.before(row)
-        senders.append(Sender(before, weight, images, None, federation.objective(row).prior))
+        before, training = federation.before(row), federation.training(row).tolist()
+        senders.append(Sender(before, weight, min(images, len(training)), None, federation.objective(row).prior))
         sums.append([weight * part for part in _change(before, federation.after(row), model.body)])
-        originals += federation.training(row).tolist()
+        originals += training
     return Exposure(
         f"masked, k = {len(senders)}",
         f"the weighted sum of the bodies of {len(senders)} senders after the round and no single one; all their bodies "

@@ -43,3 +43,21 @@ def verdict(interval: dict[str, Any], chance: float) -> Verdict:
     if low > chance:
         return "better than chance"
     return "no better than chance" if high <= chance else "undecided"
+
+
+def inversion_verdict(gain: dict[str, Any], identified: dict[str, Any] | None, chance: float | None) -> Verdict:
+    """What two intervals prove about inversions: either of them is proof enough that they found something.
+
+    Args:
+        gain: PSNR of the reconstructions less that of the nearest image of the attacker's own, in decibels. It is
+            strict: only somebody who has the patient's image knows which one is nearest.
+        identified: the part that is nearer to the image behind the gradient than to all others; None if not asked.
+        chance: the largest such part that images could reach that were made without seeing anything.
+
+    Returns:
+        ``better than chance`` if the whole interval of ``identified`` lies above ``chance`` or that of ``gain`` above
+        0, ``no better than chance`` only if neither does and that of ``gain`` lies at or below 0, else ``undecided``.
+    """
+    if identified is not None and chance is not None and verdict(identified, chance) == "better than chance":
+        return "better than chance"
+    return verdict(gain, 0.0)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flop_p2p.audit.exposures import Exposure, Noise, of_message, of_one_step
 from flop_p2p.audit.federation import Federation, Victim
-from flop_p2p.audit.intervals import mean_interval, rate_interval, verdict
+from flop_p2p.audit.intervals import inversion_verdict, mean_interval, rate_interval
 from flop_p2p.audit.inversion import PixelRange, Reconstruction, invert
 from flop_p2p.audit.quality import identified, match, psnr, squared_errors, ssim
 from flop_p2p.config import ExperimentSettings
@@ -185,6 +185,8 @@ def drawn_training(federation: Federation, seed: int, row: int) -> np.ndarray:
 
 def _row(round_index: int, source: str, batch: int, name: str, trial: Trial) -> dict[str, Any]:
     gain = mean_interval([own - other for own, other in zip(trial.psnr, trial.nearest_other, strict=True)])
+    found = rate_interval(sum(trial.identified), len(trial.identified)) if trial.identified else None
+    chance = mean_interval(trial.chance)["mean"] if trial.chance else None
     return {
         "attack": "inversion",
         "round": round_index,
@@ -198,8 +200,8 @@ def _row(round_index: int, source: str, batch: int, name: str, trial: Trial) -> 
         "psnr_mean_image": mean_interval(trial.mean_image)["mean"],
         "psnr_nearest_other": mean_interval(trial.nearest_other)["mean"],
         "gain": gain,
-        "identified": rate_interval(sum(trial.identified), len(trial.identified)) if trial.identified else None,
-        "identified_by_chance": mean_interval(trial.chance)["mean"] if trial.chance else None,
+        "identified": found,
+        "identified_by_chance": chance,
         "distance": mean_interval(trial.distance)["mean"],
-        "verdict": verdict(gain, 0.0),
+        "verdict": inversion_verdict(gain, found, chance),
     }

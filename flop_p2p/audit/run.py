@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ import flop_p2p
 from flop_p2p.audit.federation import Federation
 from flop_p2p.audit.inversion_trials import Picture, Progress, invert_all
 from flop_p2p.audit.label_trials import recover_all
-from flop_p2p.audit.membership import audit_membership
+from flop_p2p.audit.membership import audit_membership, check_membership
 from flop_p2p.config import ExperimentSettings
 from flop_p2p.data import FederatedData
 from flop_p2p.errors import ConfigError, RunError
@@ -23,13 +23,14 @@ from flop_p2p.simulation import METHODS, load_data
 from flop_p2p.writing import write_text, writing
 
 Row = dict[str, Any]
+Found = tuple[list[Row], list[Picture]]
 
 
 @dataclass(frozen=True)
 class Audit:
     """What an audit found.
 
-    results: the content of `audit.json`.
+    results: the content of `audit.json`; ``complete`` is false until the last attack has ended.
     pictures: originals and reconstructions.
     """
 
@@ -37,11 +38,16 @@ class Audit:
     pictures: list[Picture]
 
 
-def audit_leakage(settings: ExperimentSettings, directory: Path, progress: Progress) -> Audit:
+def audit_leakage(
+    settings: ExperimentSettings, directory: Path, progress: Progress, report: Callable[[Audit], None] | None = None
+) -> Audit:
     """Attack the federation of ``settings`` as a neighbour could; writes `config.toml` and `audit.json`.
+
+    What was found is written after each attack, so that an error in a later one does not lose it.
 
     Args:
         progress: told what is done, how much of it, and of how much.
+        report: called with what was found so far whenever `audit.json` was written.
 
     Raises:
         ConfigError: the settings ask for a moment after the last round, or for no attack that goes with them.
@@ -54,46 +60,76 @@ def audit_leakage(settings: ExperimentSettings, directory: Path, progress: Progr
         moments = _moments(settings)
         data = load_data(settings)
         skipped = _not_possible(settings, data)
-        _make(directory, settings)
+        if "membership" in settings.audit.attacks:
+            check_membership(settings, data)
         with closing(Federation(settings, data)) as federation:
-            return _run(settings, data, federation, moments, skipped, directory, progress)
+            _make(directory, settings)
+            skipped |= _not_in_model(settings, federation)
+            results = _nothing_yet(settings, data, federation, moments, skipped)
+            attacks = _attack(settings, data, federation, results, progress)
+            return _collect(results, attacks, directory, report)
     finally:
         torch.set_num_threads(threads)
 
 
-def _run(
+def _nothing_yet(
     settings: ExperimentSettings,
     data: FederatedData,
     federation: Federation,
     moments: Sequence[int],
     skipped: dict[str, str],
-    directory: Path,
-    progress: Progress,
-) -> Audit:
-    asked = [attack for attack in settings.audit.attacks if attack not in skipped]
-    rows: list[Row] = []
-    pictures: list[Picture] = []
-    stops = moments if {"inversion", "labels"}.intersection(asked) else []
-    for moment in stops:
-        for done in federation.advance(moment):
-            progress(f"training up to round {moment}", done, moment)
-        if "inversion" in asked and federation.pixels is not None:
-            found, drawn = invert_all(federation, settings, federation.pixels, progress)
-            rows += found
-            pictures += drawn
-        if "labels" in asked:
-            rows += recover_all(federation, settings, progress)
-    if "membership" in asked:
-        rows += audit_membership(settings, progress, data)
-    results = {
+) -> dict[str, Any]:
+    """The content of `audit.json` before the first attack."""
+    stops = moments if {"inversion", "labels"}.intersection(settings.audit.attacks).difference(skipped) else []
+    return {
         "attacked": _attacked(settings, data, federation),
         "moments": list(stops),
         "skipped": skipped,
+        "complete": False,
         "versions": {"flop-p2p": flop_p2p.__version__, "torch": torch.__version__, "python": platform.python_version()},
-        "rows": rows,
+        "rows": [],
     }
-    write_text(directory / "audit.json", json.dumps(results, indent=1) + "\n")
-    return Audit(results, pictures)
+
+
+def _attack(
+    settings: ExperimentSettings,
+    data: FederatedData,
+    federation: Federation,
+    results: dict[str, Any],
+    progress: Progress,
+) -> Iterator[Found]:
+    """What each attack finds, as soon as it has ended."""
+    asked = set(settings.audit.attacks).difference(results["skipped"])
+    for moment in results["moments"]:
+        for done in federation.advance(moment):
+            progress(f"training up to round {moment}", done, moment)
+        if "inversion" in asked and federation.pixels is not None:
+            yield invert_all(federation, settings, federation.pixels, progress)
+        if "labels" in asked:
+            yield recover_all(federation, settings, progress), []
+    if "membership" in asked:
+        for rows in audit_membership(settings, progress, data):
+            yield rows, []
+
+
+def _collect(
+    results: dict[str, Any], attacks: Iterator[Found], directory: Path, report: Callable[[Audit], None] | None
+) -> Audit:
+    """Write what was found after each attack, and at the end."""
+    audit = Audit(results, [])
+
+    def keep() -> None:
+        write_text(directory / "audit.json", json.dumps(results, indent=1) + "\n")
+        if report is not None:
+            report(audit)
+
+    for rows, pictures in attacks:
+        results["rows"] += rows
+        audit.pictures.extend(pictures)
+        keep()
+    results["complete"] = True
+    keep()
+    return audit
 
 
 def _moments(settings: ExperimentSettings) -> list[int]:
@@ -130,6 +166,13 @@ def _not_possible(settings: ExperimentSettings, data: FederatedData) -> dict[str
     return skipped
 
 
+def _not_in_model(settings: ExperimentSettings, federation: Federation) -> dict[str, str]:
+    """Parts of an attack that do not go with this model, and why."""
+    if "labels" not in settings.audit.attacks or federation.model.output_layer() is not None:
+        return {}
+    return {"iDLG": "the head has no linear output layer, from whose gradient it and the counts of batches tell labels"}
+
+
 def _make(directory: Path, settings: ExperimentSettings) -> None:
     with writing(directory):
         if directory.exists() and any(directory.iterdir()):
@@ -156,6 +199,7 @@ def _attacked(settings: ExperimentSettings, data: FederatedData, federation: Fed
         "topology": settings.topology.name,
         "model": federation.model_name,
         "parameters": numbers,
+        "privacy": settings.privacy.model_dump(include={"masking", "noise_multiplier", "clipping_norm"}),
         "batch_norm": "statistics of the batch, at site and attacker" if federation.model.has_batch_norm else None,
         "seed": settings.seed,
     }

@@ -45,16 +45,20 @@ def leakage(
     out: Annotated[Path | None, typer.Option(help="directory to write; default runs/audit-<time>")] = None,
 ) -> None:
     """Measure what a neighbour could learn about patients: images, labels, membership."""
-    from flop_p2p.audit import audit_leakage
+    from flop_p2p.audit import Audit, audit_leakage
     from flop_p2p.report.audit import audit_markdown, audit_tables, draw_audit
     from flop_p2p.writing import write_text
 
     console = Console(highlight=False)
     directory = out or Path("runs") / f"audit-{datetime.now():%Y%m%d-%H%M%S}"
+    pictures: list[Path] = []
+
+    def report(found: Audit) -> None:
+        write_text(directory / "audit.md", audit_markdown(found))
+        pictures[:] = draw_audit(found, directory)
+
     with _progress(console) as progress:
-        audit = audit_leakage(settings, directory, progress)
-    write_text(directory / "audit.md", audit_markdown(audit))
-    pictures = draw_audit(audit, directory)
+        audit = audit_leakage(settings, directory, progress, report)
     console.print(audit_tables(audit))
     names = ", ".join(("audit.json", "audit.md", *(path.name for path in pictures)))
     console.print(f"written to {directory}: {names}", soft_wrap=True, markup=False)

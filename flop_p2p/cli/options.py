@@ -161,7 +161,7 @@ def _option(model: type[Settings], flag: str, key: str) -> tuple[Any, Any]:
     options = [kind for kind in get_args(field.annotation) if kind is not type(None)]
     kind = options[0] if type(None) in get_args(field.annotation) else field.annotation
     default = None if field.is_required() else field.default
-    if get_origin(kind) is tuple:
+    if get_origin(kind) is tuple:  # free text may hold commas and takes a flag each; other values are split at them
         kind = list[str] if default == () and get_args(kind)[0] is str else str
         default = None if default is None else ",".join(map(str, default))
     elif get_origin(kind) is Literal:

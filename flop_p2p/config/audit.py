@@ -7,6 +7,7 @@ from pydantic import Field, field_validator
 from flop_p2p.config.base import Settings
 
 AttackKind = Literal["inversion", "labels", "membership"]
+TopologyName = Annotated[str, Field(min_length=1)]  # no file name, so that a flag splits it at commas
 MembershipMethod = Literal["local", "fedavg", "fedavg-ft", "flop", "dfedavg", "p2p-flop", "p2p-flop-alt"]
 
 
@@ -47,7 +48,7 @@ class AuditSettings(Settings):
         min_length=1,
         description="methods whose members are guessed; of local the whole model, as if it were given away",
     )
-    membership_topologies: tuple[str, ...] = Field(
+    membership_topologies: tuple[TopologyName, ...] = Field(
         (), description="topologies of the gossip methods; empty: the one of the experiment, ring and full"
     )
 

@@ -1,7 +1,7 @@
 """The tables and pictures of a leakage audit."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,13 @@ DPI = 110
 CELL = 0.85  # inches of an image
 LABELS = 2.6  # inches for the names of exposures
 
+UNFINISHED = "This audit did not end; here is what it found before."
+LABEL_VERDICTS = {
+    "better than chance": "better than the majority guess",
+    "no better than chance": "no better than the majority guess",
+    "undecided": "undecided",
+}
+
 Row = dict[str, Any]
 
 
@@ -37,7 +44,7 @@ class Section:
 
 def audit_markdown(audit: Audit) -> str:
     """All tables as Markdown."""
-    parts = [f"**{audit_title(audit)}**"]
+    parts = [f"**{audit_title(audit)}**"] + ([] if audit.results["complete"] else [UNFINISHED])
     for section in _sections(audit):
         head = "| " + " | ".join(section.headings) + " |"
         rule = "|" + "---|" * len(section.headings)
@@ -82,11 +89,27 @@ def _sections(audit: Audit) -> list[Section]:
         ("labels", _labels),
         ("membership", _membership),
     )
-    return [build([row for row in rows if row["attack"] == name]) for name, build in made if _has(rows, name)]
+    sections = []
+    for name, build in made:
+        if own := [row for row in rows if row["attack"] == name]:
+            section = build(own)
+            told = _noise_notes(name, audit.results["attacked"]["privacy"])
+            sections.append(replace(section, notes=[*section.notes, *told]))
+    return sections
 
 
-def _has(rows: Sequence[Row], attack: str) -> bool:
-    return any(row["attack"] == attack for row in rows)
+def _noise_notes(attack: str, privacy: Row) -> list[str]:
+    """What an attack has to do with the noise of a federation that trains with it."""
+    if privacy["noise_multiplier"] == 0:
+        return []
+    what = {
+        "inversion": "of one step all rows but noise attack the gradient before it is clipped and noise is added, "
+        "which no site sends; messages are attacked as they are sent, after training with noise",
+        "labels": "all rows attack gradients before they are clipped and noise is added, which no site sends",
+        "membership": "all bodies are those of training with noise",
+    }
+    setting = f"multiplier {privacy['noise_multiplier']:g}, clipping norm {privacy['clipping_norm']:g}"
+    return [f"Sites train with noise (differential privacy, {setting}): {what[attack]}."]
 
 
 def _inversion(rows: Sequence[Row]) -> Section:
@@ -115,11 +138,13 @@ def _inversion(rows: Sequence[Row]) -> Section:
         "PSNR and SSIM of reconstructions against the images behind the gradient, with 95 % Student t intervals over "
         "images (those of a batch, which are not independent, count one by one); of a message against the training "
         "images that fit best.",
-        "Mean image, other: PSNR of the mean of the attacker's own images, and of the one among them that is nearest: "
-        "what it has without seeing anything, and what the verdict calls chance, image by image.",
+        "Mean image, other: PSNR of the mean of the attacker's own images, and of the one among them that is nearest "
+        "to the patient's: what it has without seeing anything, though it does not know which one that is.",
         "Identified: the reconstruction is nearer to the image behind the gradient than to up to 500 others, with "
         f"the exact 95 % interval; by chance at most {100 * chance:.1f} %. Not told of messages: behind them are so "
         "many images that some one is always near.",
+        "Verdict: better than chance if the interval of identified lies above what chance gives, or that of the gain "
+        "in PSNR over other lies above 0; no better only if neither does and that of the gain lies at or below 0.",
     ]
     return Section("Inversion of gradients", headings, cells, notes)
 
@@ -132,15 +157,16 @@ def _labels(rows: Sequence[Row]) -> Section:
             row["method"],
             _rate(row["rate"]),
             f"{100 * row['majority']:.1f} %",
-            row["verdict"],
+            LABEL_VERDICTS[row["verdict"]],
             row["knows"],
         )
         for row in rows
     ]
     headings = ("round", "images", "attack", "labels found", "majority", "verdict", "what the attacker knows")
     notes = [
-        "Majority: the share of each site's most frequent class, which a guess of it reaches: chance. Intervals of "
-        "single images are exact (Clopper and Pearson), of batches Student t over batches, 95 %.",
+        "Majority: the share of each site's most frequent class, which a guess of it reaches: what the verdict "
+        "compares to. Intervals of single images are exact (Clopper and Pearson), of batches Student t over batches, "
+        "95 %.",
     ]
     return Section("Recovery of labels", headings, cells, notes)
 
@@ -166,6 +192,8 @@ def _rate(figure: Row) -> str:
 def draw_audit(audit: Audit, directory: Path) -> list[Path]:
     """Write the pictures into ``directory``: originals and reconstructions of each moment, and those of membership.
 
+    Reconstructions that were drawn there are left, for an audit calls this after each of its attacks.
+
     Raises:
         RunError: a file cannot be written.
     """
@@ -173,8 +201,9 @@ def draw_audit(audit: Audit, directory: Path) -> list[Path]:
     for picture in audit.pictures:
         source = "message" if picture.source == MESSAGE else f"step-of-{picture.batch}"
         path = directory / f"inversion-round{picture.round}-{source}.png"
-        with writing(path):
-            _draw(picture, path)
+        if not path.exists():
+            with writing(path):
+                _draw(picture, path)
         paths.append(path)
     members = [row for row in audit.results["rows"] if row["attack"] == "membership"]
     return paths + (draw_membership(members, directory) if members else [])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flop_p2p.audit import audit_leakage
-from flop_p2p.errors import ConfigError, RunError
+from flop_p2p.errors import ConfigError, FlopError, RunError
 
 
 def silent(text: str, done: int, total: int) -> None:
@@ -70,6 +70,57 @@ def test_what_cannot_be_attacked_is_refused(
 ) -> None:
     with pytest.raises(error, match=text):
         audit_leakage(audited(**overrides), tmp_path, silent)
+
+
+def test_masked_neighbours_may_have_fewer_images_than_are_looked_for(audited: Any, tmp_path: Path) -> None:
+    settings = audited(
+        data__partition="dirichlet:0.3", data__sites=6, data__limit_images=60, seed=1, training__rounds=1,
+        audit__attacks="inversion", audit__inversion_images=28, audit__inversion_batches="7",
+    )  # fmt: skip
+    rows = audit_leakage(settings, tmp_path, silent).results["rows"]
+    masked = [row for row in rows if row["exposure"].startswith("masked")]
+    assert {row["source"] for row in masked} == {"one step", "message"}
+    assert all(row["psnr"]["count"] < 14 * row["attacks"] for row in masked)
+
+
+def test_a_topology_that_does_not_exist_is_refused_before_any_attack(audited: Any, tmp_path: Path) -> None:
+    settings = audited(audit__attacks="inversion,membership", audit__membership_topologies="ring,circle")
+    with pytest.raises(FlopError, match="circle"):
+        audit_leakage(settings, tmp_path / "out", lambda text, done, total: pytest.fail(text))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_late_error_leaves_what_was_found(audited: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ConfigError("too late")
+
+    monkeypatch.setattr("flop_p2p.audit.run.recover_all", fail)
+    told: list[int] = []
+    with pytest.raises(ConfigError, match="too late"):
+        audit_leakage(audited(), tmp_path, silent, lambda audit: told.append(len(audit.pictures)))
+    found = json.loads((tmp_path / "audit.json").read_text())
+    assert {row["attack"] for row in found["rows"]} == {"inversion"}
+    assert not found["complete"]
+    assert told == [2]
+
+
+def test_every_finished_attack_is_reported_once_more(audited: Any, tmp_path: Path) -> None:
+    told = []
+    settings = audited(audit__moments="0", audit__attacks="labels", privacy__noise_multiplier=2.0)
+    audit = audit_leakage(settings, tmp_path, silent, lambda audit: told.append(audit.results["complete"]))
+    assert told == [False, True]
+    assert audit.results == json.loads((tmp_path / "audit.json").read_text())
+    assert audit.results["attacked"]["privacy"] == {
+        "masking": "none", "noise_multiplier": 2.0, "clipping_norm": 1.0,
+    }  # fmt: skip
+
+
+def test_a_head_without_output_layer_is_told(audited: Any, tmp_path: Path) -> None:
+    settings = audited(audit__moments="0", audit__attacks="labels", model__private=["body.1.*"])
+    results = audit_leakage(settings, tmp_path, silent).results
+    assert "no linear output layer" in results["skipped"]["iDLG"]
+    assert "iDLG" not in {row["method"] for row in results["rows"]}
+    assert results["rows"]
 
 
 def test_no_directory_is_overwritten(audited: Any, tmp_path: Path) -> None:

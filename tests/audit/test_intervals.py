@@ -2,7 +2,7 @@
 
 import pytest
 
-from flop_p2p.audit.intervals import mean_interval, rate_interval, verdict
+from flop_p2p.audit.intervals import inversion_verdict, mean_interval, rate_interval, verdict
 
 
 def test_student_t() -> None:
@@ -33,3 +33,24 @@ def test_clopper_and_pearson(hits: int, trials: int, low: float, high: float) ->
 )
 def test_only_an_interval_proves(low: float | None, high: float | None, said: str) -> None:
     assert verdict({"low": low, "high": high}, 0.3) == said
+
+
+@pytest.mark.parametrize(
+    ("gain", "hits", "said"),
+    [
+        ((0.1, 3.0), 0, "better than chance"),
+        ((-3.0, 0.1), 0, "undecided"),
+        ((-3.0, -0.1), 0, "no better than chance"),
+        ((-3.0, -0.1), 8, "better than chance"),  # rough likenesses, and all of them of the right patient
+        ((-3.0, 0.1), 8, "better than chance"),
+        ((-3.0, -0.1), 1, "no better than chance"),  # 0.3 to 53 %, where chance is 1 %
+        ((-3.0, 0.1), 1, "undecided"),
+        ((-3.0, -0.1), None, "no better than chance"),
+        ((-3.0, 0.1), None, "undecided"),
+        ((0.1, 3.0), None, "better than chance"),
+        ((None, None), 8, "better than chance"),
+    ],
+)
+def test_images_that_are_identified_were_found(gain: tuple[float, float], hits: int | None, said: str) -> None:
+    identified, chance = (None, None) if hits is None else (rate_interval(hits, 8), 0.01)
+    assert inversion_verdict(dict(zip(("low", "high"), gain, strict=True)), identified, chance) == said

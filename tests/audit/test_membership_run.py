@@ -15,7 +15,7 @@ from flop_p2p.audit.membership.run import build_arms
 from flop_p2p.audit.membership.views import Position, View
 from flop_p2p.audit.membership.worlds import draw_candidates, train_world
 from flop_p2p.config import ExperimentSettings, load_experiment
-from flop_p2p.errors import ConfigError
+from flop_p2p.errors import ConfigError, TopologyError
 from flop_p2p.simulation import load_data
 
 Told = list[tuple[str, int, int]]
@@ -37,7 +37,7 @@ def experiment(**overrides: Any) -> ExperimentSettings:
 def audit(settings: ExperimentSettings) -> tuple[list[dict[str, Any]], Told]:
     told: Told = []
     progress: Callable[[str, int, int], None] = lambda *figures: told.append(figures)  # noqa: E731
-    return audit_membership(settings, progress), told
+    return [row for rows in audit_membership(settings, progress) for row in rows], told
 
 
 def test_rows_are_reproducible_and_say_what_was_attacked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,15 +96,15 @@ def test_topologies_are_that_of_the_experiment_ring_and_full_unless_given() -> N
     assert chosen == ["dfedavg, full", "local"]
 
 
-@pytest.mark.parametrize("wish", [{"privacy__masking": "pairwise"}, {"gossip__compression": "int8"}], ids=str)
-def test_masking_and_compression_are_of_gossip_alone(wish: dict[str, str]) -> None:
-    settings = experiment(**wish, audit__membership_topologies="full")
-    for arm in build_arms(settings):
-        own = arm.settings(settings)
-        assert own.method == arm.method
-        assert own.privacy.masking == "none", "views are of bodies with and without it, and training is the same"
-        assert own.gossip.compression == ("none" if arm.topology is None else settings.gossip.compression)
-        assert arm.topology in (None, own.topology.name)
+def test_masking_and_compression_are_of_gossip_alone() -> None:
+    for key, value in (("privacy__masking", "pairwise"), ("gossip__compression", "int8")):
+        settings = experiment(audit__membership_topologies="full", **{key: value})
+        for arm in build_arms(settings):
+            own = arm.settings(settings)
+            assert own.method == arm.method
+            assert own.privacy.masking == "none", "views are of bodies with and without it, and training is the same"
+            assert own.gossip.compression == ("none" if arm.topology is None else settings.gossip.compression)
+            assert arm.topology in (None, own.topology.name)
 
 
 @pytest.mark.parametrize(
@@ -114,8 +114,17 @@ def test_masking_and_compression_are_of_gossip_alone(wish: dict[str, str]) -> No
         ("membership_shadows", 17, "multiple of 2"),
         ("membership_methods", "majority", "Input should be"),
         ("membership_topologies", "ring,ring", "given twice"),
+        ("membership_topologies", "ring,", "membership_topologies.1"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(key: str, value: object, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         experiment(**{f"audit__{key}": value})
+
+
+def test_every_topology_is_checked_before_anything_is_trained() -> None:
+    told: Told = []
+    settings = experiment(audit__membership_topologies="full,torus")  # no torus of three sites
+    with pytest.raises(TopologyError, match="torus"):
+        list(audit_membership(settings, lambda *figures: told.append(figures)))
+    assert not told

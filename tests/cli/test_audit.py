@@ -8,7 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from flop_p2p.cli.audit import app
-from flop_p2p.errors import ConfigError
+from flop_p2p.errors import ConfigError, FlopError
 
 TINY = (
     "--sites", "4", "--limit-images", "120", "--model", "mlp", "--rounds", "2", "--moments", "1", "--images", "2",
@@ -45,3 +45,9 @@ def test_an_unknown_attack_is_refused() -> None:
     result = run("leakage", "--attacks", "guessing")
     assert isinstance(result.exception, ConfigError)
     assert "audit.attacks.0" in str(result.exception)
+
+
+def test_topologies_are_split_at_commas() -> None:
+    result = run("leakage", "--attacks", "membership", "--membership-topologies", "ring,circle")
+    assert isinstance(result.exception, FlopError)
+    assert "'circle'" in str(result.exception)

@@ -1,7 +1,7 @@
 """From settings to the rows of the membership audit."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,12 @@ from flop_p2p.audit.membership.worlds import Candidates, draw_candidates, train_
 from flop_p2p.config import ExperimentSettings
 from flop_p2p.data import FederatedData
 from flop_p2p.seeding import derive
-from flop_p2p.simulation import METHODS, load_data
+from flop_p2p.simulation import METHODS, Simulation, load_data
 
 Progress = Callable[[str, int, int], None]  # what is under way, worlds trained, worlds in all
 Row = dict[str, Any]
 Confidences = dict[tuple[Position, Head], dict[int, list[np.ndarray]]]  # of each victim, world after world
+FEWEST_WORLDS = 2  # one and its opposite
 EXTRA_WORLDS = 2  # the target, and the world with the opposite members, which is not among its shadows
 
 
@@ -46,7 +47,20 @@ class Arm:
         return settings.model_copy(update=changes)
 
 
-def audit_membership(settings: ExperimentSettings, progress: Progress, data: FederatedData | None = None) -> list[Row]:
+def check_membership(settings: ExperimentSettings, data: FederatedData) -> None:
+    """Refuse at once what would otherwise be found out after other methods and topologies were trained for long.
+
+    Raises:
+        FlopError: a method or topology asked for cannot be simulated, or a site has too few records.
+    """
+    sites = [site.split(0) for site in draw_candidates(data, FEWEST_WORLDS, settings.seed)]
+    for arm in build_arms(settings):
+        Simulation(arm.settings(settings), data, sites).close()
+
+
+def audit_membership(
+    settings: ExperimentSettings, progress: Progress, data: FederatedData | None = None
+) -> Iterator[list[Row]]:
     """How well records that sites trained on are told from others, by method, topology, position, head and test.
 
     Every method and topology is trained ``audit.membership_shadows`` + 2 times, on other halves of all records of the
@@ -56,10 +70,10 @@ def audit_membership(settings: ExperimentSettings, progress: Progress, data: Fed
         progress: called before and after each federation.
         data: what `load_data` gives for these settings, if it was loaded already.
 
-    Returns:
-        rows of plain values: ``attack`` (membership), ``method``, ``topology``, ``holder``, ``distance``, ``masking``,
-        ``head``, ``test``, ``victims``, ``shadows``, ``accuracy`` of the sites' own models on members and others, and
-        what `figures` gives.
+    Yields:
+        the rows of one method and topology after another, of plain values: ``attack`` (membership), ``method``,
+        ``topology``, ``holder``, ``distance``, ``masking``, ``head``, ``test``, ``victims``, ``shadows``, ``accuracy``
+        of the sites' own models on members and others, and what `figures` gives.
 
     Raises:
         FlopError: the settings cannot be simulated, or a site has too few records.
@@ -68,14 +82,13 @@ def audit_membership(settings: ExperimentSettings, progress: Progress, data: Fed
     worlds = settings.audit.membership_shadows + EXTRA_WORLDS
     candidates = draw_candidates(data, worlds, settings.seed)
     arms = build_arms(settings)
-    rows = []
+    check_membership(settings, data)
     for number, arm in enumerate(arms):
 
         def told(done: int, arm: Arm = arm, before: int = number * worlds) -> None:
             progress(f"membership: {arm.label}", before + done, len(arms) * worlds)
 
-        rows += _attack(arm, arm.settings(settings), data, candidates, worlds, told)
-    return rows
+        yield _attack(arm, arm.settings(settings), data, candidates, worlds, told)
 
 
 def build_arms(settings: ExperimentSettings) -> list[Arm]:
