@@ -136,6 +136,7 @@ class _Attempt:
             self._guesses.append(self._labels)
 
     def run(self, iterations: int, variation: float) -> Reconstruction:
+        """Reconstruct in so many steps; ``variation`` weighs the total variation of the images against the distance."""
         images, guesses = Optimizer([self._images], ADAM), Optimizer(self._guesses, ADAM)
         for step in range(iterations):
             factor = 0.1 ** sum(step >= part * iterations for part in FALLS_AT)

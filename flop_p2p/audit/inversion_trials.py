@@ -88,6 +88,7 @@ class _Trials:
         self._noise = Noise(privacy.noise_multiplier or audit.inversion_noise_multiplier, privacy.clipping_norm)
 
     def run(self, progress: Progress) -> dict[str, Trial]:
+        """Attack every victim in turn; what came of it, by exposure."""
         trials: dict[str, Trial] = {}
         attacks = self._attacks()
         text = f"round {self._federation.round}, inversion of {self._source}, {self._batch} images"
