@@ -9,13 +9,10 @@ floating-point number so.
 from collections.abc import Iterable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flop_p2p.errors import TrainingError, WireError
+from flop_p2p.wire.encodings import SPAN, Masked, Numbers
 
-Numbers = NDArray[np.float32]  # [parameters]
-Integers = NDArray[np.uint32]  # [parameters], modulo 2^32
-SPAN = 1 << 16  # numbers worked on at a time: they stay in the processor's cache
 ROOM = 1 << 16  # integers kept free at the ends of the range for what rounding adds: half of one for each summand
 
 
@@ -50,7 +47,7 @@ class FixedPoint:
                     f"{self.limit:g} of zero; lower the learning rate, or raise privacy.masking_range at all sites"
                 )
 
-    def encode(self, body: Numbers, weight: float) -> Integers:
+    def encode(self, body: Numbers, weight: float) -> Masked:
         """``weight * body`` in fixed point.
 
         Args:
@@ -65,7 +62,7 @@ class FixedPoint:
             integers[start : start + SPAN].view(np.int32)[:] = np.rint(part, out=part)
         return integers
 
-    def mix(self, own: Numbers, weight: float, parts: Iterable[Integers], share: float, factor: float = 1.0) -> None:
+    def mix(self, own: Numbers, weight: float, parts: Iterable[Masked], share: float, factor: float = 1.0) -> None:
         """Replace ``own`` by ``weight * own + factor * sum``, where sum is that of ``parts``.
 
         Args:

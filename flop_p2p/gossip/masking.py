@@ -31,14 +31,14 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from flop_p2p.errors import WireError
-from flop_p2p.gossip.fixed_point import SPAN, Integers
 from flop_p2p.topology import fewest_senders
+from flop_p2p.wire.encodings import SPAN, Masked
 from flop_p2p.wire.participants import Participant
+from flop_p2p.wire.sealing import KEY_BYTES, joined
 
 PRESENT = b"flop-p2p masked gossip, version 1: present"
 LIST = b"flop-p2p masked gossip, version 1: list"
 PAIR = b"flop-p2p masked gossip, version 1: mask of a pair"
-KEY_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Neighbourhood:
 
     def context(self) -> bytes:
         """What belongs to this receiver and round alone."""
-        return _joined(self.federation.encode(), self.receiver.encode(), self.round.to_bytes(8, "big", signed=True))
+        return joined(self.federation.encode(), self.receiver.encode(), self.round.to_bytes(8, "big", signed=True))
 
     def check(self, participant: Participant) -> None:
         """Refuse who is no sender of this neighbourhood, or did not sign its key for it.
@@ -80,10 +80,10 @@ class Neighbourhood:
     def digest(self, participants: Sequence[Participant]) -> bytes:
         """SHA-256 of who takes part with which key, 32 bytes."""
         parts = [part for each in participants for part in (each.name.encode(), each.key)]
-        return hashlib.sha256(LIST + self.context() + _joined(*parts)).digest()
+        return hashlib.sha256(LIST + self.context() + joined(*parts)).digest()
 
     def _declaration(self, name: str, key: bytes) -> bytes:
-        return PRESENT + self.context() + _joined(name.encode(), key)
+        return PRESENT + self.context() + joined(name.encode(), key)
 
 
 class Pad(NamedTuple):
@@ -153,12 +153,12 @@ class Declarations:
             secret = private.exchange(X25519PublicKey.from_public_bytes(other.key))
         except ValueError:  # a point of small order, whose shared secret is zero
             raise WireError(f"the key of {other.name} is not a usable X25519 key") from None
-        pair = _joined(*sorted((self._name.encode(), other.name.encode())))
+        pair = joined(*sorted((self._name.encode(), other.name.encode())))
         key = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=PAIR + digest + pair).derive(secret)
         return Pad(key, added=self._name < other.name)
 
 
-def mask(integers: Integers, pads: Iterable[Pad]) -> None:
+def mask(integers: Masked, pads: Iterable[Pad]) -> None:
     """Add the masks to ``integers``, ``[parameters]``, in place, modulo 2^32.
 
     A mask is the key stream of AES-256 in counter mode, from counter zero: its key is used for nothing else.
@@ -171,7 +171,3 @@ def mask(integers: Integers, pads: Iterable[Pad]) -> None:
         for cipher, added in ciphers:
             cipher.update_into(memoryview(zeros)[: block.nbytes], stream)
             (np.add if added else np.subtract)(block, mask_block[: len(block)], out=block)
-
-
-def _joined(*parts: bytes) -> bytes:
-    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)

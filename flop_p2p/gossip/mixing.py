@@ -33,9 +33,9 @@ def weighted_sum(plan: Plan, name: str, round_index: int, held: Mapping[str, int
     return Mix(round_index, own, parts, absent)
 
 
-def nothing(name: str, mix: Mix) -> Mix:
+def nothing(mix: Mix) -> Mix:
     """The same round without anybody else's body."""
-    absent = tuple(sorted({*mix.absent, *(part.name for part in mix.parts)} - {name}))
+    absent = tuple(sorted({*mix.absent, *(part.name for part in mix.parts)}))
     return Mix(mix.round, 1.0, (), absent)
 
 

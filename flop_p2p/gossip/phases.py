@@ -279,7 +279,7 @@ class Phases:
 
     def _skip_round(self, mix: Mix) -> None:
         self.masked_skips.append(mix.round)
-        self._end_round(nothing(self._name, mix))
+        self._end_round(nothing(mix))
 
     def _set_deadline(self) -> None:
         self._outbox.set_timer("deadline", self._gossip.deadline * self.plan.patience)

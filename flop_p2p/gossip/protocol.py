@@ -204,7 +204,7 @@ class RoundProtocol(Phases):
             for part in mix.parts:
                 self.absences.setdefault(part.name, []).append(mix.round)
             self.masked_skips.append(mix.round)
-            self._end_mixing(nothing(self._name, mix))
+            self._end_mixing(nothing(mix))
         return self._next()
 
     def timer(self, timer: Timer) -> list[Action]:

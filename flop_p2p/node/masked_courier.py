@@ -150,7 +150,7 @@ class MaskedCourier(Courier):
             self._model.mix_masked(self._fixed_point, action.own_weight, parts, share, factor)
         except WireError as error:
             logger.warning("round %d is not mixed: %s", round_index + 1, error)
-            return nothing(self._model.name, action)
+            return nothing(action)
         if action.catches_up:
             self._model.reset_optimizer()
         return action

@@ -211,7 +211,7 @@ class KeyExchange:
             raise WireError(f"the public key of {peer} is not a usable X25519 key") from None
 
         def key(sender: str, receiver: str, sender_public: bytes, receiver_public: bytes) -> bytes:
-            names = b"".join(_prefixed(text) for text in (federation, sender, receiver))
+            names = joined(*(text.encode() for text in (federation, sender, receiver)))
             info = PURPOSE + session + sender_public + receiver_public + names
             return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(secret)
 
@@ -221,9 +221,9 @@ class KeyExchange:
         )
 
 
-def _prefixed(text: str) -> bytes:
-    data = text.encode()
-    return len(data).to_bytes(4, "big") + data
+def joined(*parts: bytes) -> bytes:
+    """The parts one after the other, each behind its length in four bytes: other parts give other bytes."""
+    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 
 def _nonce(counter: int) -> bytes:

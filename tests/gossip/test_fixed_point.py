@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from flop_p2p.errors import TrainingError, WireError
-from flop_p2p.gossip.fixed_point import SPAN, FixedPoint
+from flop_p2p.gossip.fixed_point import FixedPoint
+from flop_p2p.wire.encodings import SPAN
 
 FIXED = FixedPoint(64.0)
 BODIES = arrays(np.float32, st.integers(1, 50), elements=st.floats(-64, 64, width=32))

@@ -11,9 +11,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from scipy.stats import chisquare
 
 from flop_p2p.errors import WireError
-from flop_p2p.gossip.fixed_point import FixedPoint, Integers
+from flop_p2p.gossip.fixed_point import FixedPoint
 from flop_p2p.gossip.masking import Declarations, Neighbourhood, mask
 from flop_p2p.topology import fewest_senders
+from flop_p2p.wire.encodings import Masked
 from flop_p2p.wire.participants import Participant
 
 FIXED = FixedPoint(64.0)
@@ -43,17 +44,17 @@ class Senders:
     def present(self, *names: str) -> tuple[Participant, ...]:
         return tuple(self.declarations[name].declare(self.neighbourhood) for name in names or self.bodies)
 
-    def plain(self, name: str) -> Integers:
+    def plain(self, name: str) -> Masked:
         return FIXED.encode(self.bodies[name], self.weight)
 
-    def masked(self, name: str, participants: Sequence[Participant]) -> Integers:
+    def masked(self, name: str, participants: Sequence[Participant]) -> Masked:
         _, pads = self.declarations[name].answer(self.neighbourhood, participants)
         integers = self.plain(name)
         mask(integers, pads)
         return integers
 
 
-def uniform(integers: Integers) -> float:
+def uniform(integers: Masked) -> float:
     """The smallest p-value of chi-squared tests on the bytes at each of the four places of an integer."""
     lanes = integers.view(np.uint8).reshape(-1, LANES)
     return min(chisquare(np.bincount(lanes[:, lane], minlength=256)).pvalue for lane in range(LANES))
